@@ -1,0 +1,75 @@
+# ddpo_library(NAME SOURCES … DEPS … [TORCH]), ddpo_executable(…), ddpo_test(…), ddpo_benchmark(…):
+# one way to declare a target, so that warnings and LibTorch are treated the same everywhere.
+#
+# TORCH marks a target whose files include LibTorch: it links it and shares the precompiled header.
+
+set(DDPO_WARNINGS -Wall -Wextra -Wshadow -Wnon-virtual-dtor -Woverloaded-virtual -Werror)
+if(CMAKE_CXX_COMPILER_ID MATCHES "Clang")
+  list(APPEND DDPO_WARNINGS -Wthread-safety)
+else()
+  # GCC 12 reports false positives of these two inside libstdc++ and Abseil at -O2.
+  list(APPEND DDPO_WARNINGS -Wno-maybe-uninitialized -Wno-restrict)
+endif()
+
+function(ddpo_configure_target name)
+  cmake_parse_arguments(ARG "TORCH" "" "DEPS" ${ARGN})
+  target_compile_options(${name} PRIVATE ${DDPO_WARNINGS})
+  target_include_directories(${name} PUBLIC ${PROJECT_SOURCE_DIR})
+  target_link_libraries(${name} PUBLIC ${ARG_DEPS})
+  if(ARG_TORCH)
+    target_link_libraries(${name} PUBLIC LibTorch::LibTorch)
+    target_precompile_headers(${name} REUSE_FROM ddpo_torch_pch)
+  endif()
+endfunction()
+
+function(ddpo_library name)
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  add_library(${name} STATIC ${ARG_SOURCES})
+  if(ARG_TORCH)
+    ddpo_configure_target(${name} TORCH DEPS ${ARG_DEPS})
+  else()
+    ddpo_configure_target(${name} DEPS ${ARG_DEPS})
+  endif()
+endfunction()
+
+# LibTorch exports a newer Gloo of its own: libgloo has to stand before it on the link line.
+function(ddpo_executable name)
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  if(ARG_TORCH)
+    ddpo_configure_target(${name} TORCH DEPS ${ARG_DEPS})
+  else()
+    ddpo_configure_target(${name} DEPS ${ARG_DEPS})
+  endif()
+endfunction()
+
+# A GoogleTest executable; every TEST becomes a ctest case. Files under tests/ are found through
+# DDPO_SOURCE_DIR (see tests/testing/paths.h). LABELS go to ctest.
+function(ddpo_test name)
+  cmake_parse_arguments(ARG "TORCH" "TIMEOUT" "SOURCES;DEPS;LABELS" ${ARGN})
+  if(NOT ARG_TIMEOUT)
+    set(ARG_TIMEOUT 300)
+  endif()
+  add_executable(${name} ${ARG_SOURCES})
+  if(ARG_TORCH)
+    ddpo_configure_target(${name} TORCH DEPS ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  else()
+    ddpo_configure_target(${name} DEPS ${ARG_DEPS} GTest::gmock GTest::gtest_main)
+  endif()
+  target_compile_definitions(${name} PRIVATE DDPO_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
+                             DDPO_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
+  # OMP_NUM_THREADS=1: tests run side by side, and one thread keeps results bitwise stable.
+  gtest_discover_tests(${name} DISCOVERY_TIMEOUT 120
+                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
+                                  ENVIRONMENT "OMP_NUM_THREADS=1")
+endfunction()
+
+function(ddpo_benchmark name)
+  cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
+  add_executable(${name} ${ARG_SOURCES})
+  if(ARG_TORCH)
+    ddpo_configure_target(${name} TORCH DEPS ${ARG_DEPS} benchmark::benchmark)
+  else()
+    ddpo_configure_target(${name} DEPS ${ARG_DEPS} benchmark::benchmark)
+  endif()
+endfunction()

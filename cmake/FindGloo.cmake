@@ -1,0 +1,11 @@
+# Gloo from libgloo-dev, which ships no CMake package: Gloo::Gloo.
+find_path(Gloo_INCLUDE_DIR gloo/allreduce.h)
+find_library(Gloo_LIBRARY gloo)
+include(FindPackageHandleStandardArgs)
+find_package_handle_standard_args(Gloo REQUIRED_VARS Gloo_INCLUDE_DIR Gloo_LIBRARY)
+if(Gloo_FOUND AND NOT TARGET Gloo::Gloo)
+  add_library(Gloo::Gloo INTERFACE IMPORTED)
+  target_include_directories(Gloo::Gloo SYSTEM INTERFACE ${Gloo_INCLUDE_DIR})
+  target_link_libraries(Gloo::Gloo INTERFACE ${Gloo_LIBRARY} Threads::Threads)
+endif()
+mark_as_advanced(Gloo_INCLUDE_DIR Gloo_LIBRARY)

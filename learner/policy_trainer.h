@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/types/span.h"
+
+namespace ddpo {
+
+// One sample as the learner holds it. T steps, latent [C,h,w].
+struct TrainingSample {
+  std::string task_id;
+  int sample_index = 0;
+  std::string prompt;
+  int64_t policy_version = 0;
+  std::vector<float> latents;    // [T+1,C,h,w]
+  std::vector<float> log_probs;  // [T]
+  double reward = 0;
+};
+
+// What one epoch's update did; averages over its backward passes unless said otherwise.
+struct UpdateMetrics {
+  double loss = 0;
+  double approx_kl = 0;  // 0.5 · mean (log π − log π_old)²
+  double clip_fraction = 0;
+  double ratio_mean = 0;
+  double logprob_abs_diff_max = 0;  // |Δ log p| over the first pass, before any update
+  double grad_norm = 0;             // before clipping, mean over the optimizer steps
+  int64_t optimizer_steps = 0;
+  bool weights_changed = false;
+};
+
+// Owns the policy's LoRA weights and optimizer. One thread calls it.
+class PolicyTrainer {
+ public:
+  virtual ~PolicyTrainer() = default;
+
+  // One epoch's update from samples in their canonical order (task, sample index) and their
+  // advantages. Shuffles follow from the run's seed and the epoch alone. On an error the weights
+  // may be half-updated: load a state before going on. A loss or gradient that is not finite is
+  // INTERNAL and names the minibatch.
+  virtual absl::StatusOr<UpdateMetrics> TrainEpoch(absl::Span<const TrainingSample> samples,
+                                                   absl::Span<const double> advantages,
+                                                   int64_t epoch) = 0;
+
+  // The policy as a safetensors file with PEFT's keys. INTERNAL if a weight is not finite.
+  virtual absl::StatusOr<std::string> SerializePolicy() const = 0;
+
+  // LoRA and optimizer, for a checkpoint: a safetensors file.
+  virtual absl::StatusOr<std::string> SerializeState() const = 0;
+  virtual absl::Status RestoreState(const std::string& bytes) = 0;
+};
+
+}  // namespace ddpo
