@@ -32,7 +32,6 @@ function(ddpo_library name)
   endif()
 endfunction()
 
-# LibTorch exports a newer Gloo of its own: libgloo has to stand before it on the link line.
 function(ddpo_executable name)
   cmake_parse_arguments(ARG "TORCH" "" "SOURCES;DEPS" ${ARGN})
   add_executable(${name} ${ARG_SOURCES})

@@ -33,8 +33,11 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
     ${LibTorch_INCLUDE_DIR} ${LibTorch_INCLUDE_DIR}/torch/csrc/api/include)
   target_link_options(LibTorch::LibTorch INTERFACE -Wl,--allow-shlib-undefined
     -Wl,-rpath,${LibTorch_ROOT}/lib)
+  # libtorch_cpu.so exports the symbols of a Gloo of its own, newer than libgloo and of other class
+  # layouts. So libgloo stands before it on every link line; the other way round a program that
+  # uses Gloo crashes.
+  set(libraries ${Gloo_LIBRARY} ${LibTorch_CPU_LIBRARY} ${LibTorch_C10_LIBRARY})
   # --no-as-needed: torch_cuda registers its kernels from static initialisers.
-  set(libraries ${LibTorch_CPU_LIBRARY} ${LibTorch_C10_LIBRARY})
   if(DDPO_CUDA)
     find_package(CUDAToolkit REQUIRED)
     target_include_directories(LibTorch::LibTorch SYSTEM INTERFACE ${CUDAToolkit_INCLUDE_DIRS})

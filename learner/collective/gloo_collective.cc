@@ -1,0 +1,136 @@
+#include "learner/collective/gloo_collective.h"
+
+#include <gloo/allreduce.h>
+#include <gloo/math.h>
+#include <gloo/rendezvous/context.h>
+#include <gloo/rendezvous/store.h>
+#include <gloo/transport/tcp/device.h>
+
+#include <atomic>
+#include <exception>
+#include <stdexcept>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "learner/collective/store_gather.h"
+
+namespace ddpo {
+namespace {
+
+// Gloo's view of our store. Gloo reports errors by exceptions.
+class GlooStore : public gloo::rendezvous::Store {
+ public:
+  GlooStore(std::shared_ptr<KeyValueStore> store, std::string prefix, absl::Duration timeout)
+      : store_(std::move(store)), prefix_(std::move(prefix)), timeout_(timeout) {}
+
+  void set(const std::string& key, const std::vector<char>& data) override {
+    const absl::Status status = store_->Set(prefix_ + key, std::string(data.begin(), data.end()));
+    if (!status.ok()) throw std::runtime_error(status.ToString());
+  }
+
+  std::vector<char> get(const std::string& key) override {
+    auto value = store_->Get(prefix_ + key, timeout_);
+    if (!value.ok()) throw std::runtime_error(value.status().ToString());
+    return {value->begin(), value->end()};
+  }
+
+  void wait(const std::vector<std::string>& keys) override {
+    wait(keys, absl::ToChronoMilliseconds(timeout_));
+  }
+
+  void wait(const std::vector<std::string>& keys,
+            const std::chrono::milliseconds& timeout) override {
+    for (const std::string& key : keys) {
+      auto value = store_->Get(prefix_ + key, absl::FromChrono(timeout));
+      if (!value.ok()) throw std::runtime_error(value.status().ToString());
+    }
+  }
+
+ private:
+  const std::shared_ptr<KeyValueStore> store_;
+  const std::string prefix_;
+  const absl::Duration timeout_;
+};
+
+class GlooCollective : public Collective {
+ public:
+  GlooCollective(const CollectiveOptions& options, std::shared_ptr<KeyValueStore> store)
+      : options_(options),
+        prefix_(absl::StrCat("generation-", options.generation)),
+        gather_(store, prefix_, options.rank, options.size, options.timeout),
+        store_(std::move(store)) {}
+
+  // Called once, before any other. All ranks meet in the store first, so that a missing one is
+  // named, and then connect to each other.
+  absl::Status Connect() {
+    if (auto met = gather_.AllGather("here"); !met.ok()) return met.status();
+    try {
+      gloo::transport::tcp::attr attributes;
+      attributes.hostname = options_.listen_host;
+      auto device = gloo::transport::tcp::CreateDevice(attributes);
+      auto context = std::make_shared<gloo::rendezvous::Context>(options_.rank, options_.size);
+      context->setTimeout(absl::ToChronoMilliseconds(options_.timeout));
+      GlooStore store(store_, prefix_ + "/gloo/", options_.timeout);
+      context->connectFullMesh(store, device);
+      context_ = std::move(context);
+      return absl::OkStatus();
+    } catch (const std::exception& error) {
+      return gather_.Diagnose(-1, "connecting the ranks", error.what());
+    }
+  }
+
+  int rank() const override { return options_.rank; }
+  int size() const override { return options_.size; }
+
+  absl::Status AllReduceSum(const FlatBuffer& buffer) override {
+    if (buffer.type != ElementType::kFloat32) {
+      return absl::UnimplementedError("the Gloo backend adds float32 buffers only");
+    }
+    const int64_t call = calls_++;
+    if (aborted_) return absl::CancelledError("the collective was aborted");
+    try {
+      gloo::AllreduceOptions all_reduce(context_);
+      all_reduce.setOutput(static_cast<float*>(buffer.data), buffer.elements);
+      all_reduce.setReduceFunction(
+          static_cast<void (*)(void*, const void*, const void*, size_t)>(&gloo::sum<float>));
+      all_reduce.setAlgorithm(gloo::AllreduceOptions::Algorithm::RING);
+      gloo::allreduce(all_reduce);
+      return absl::OkStatus();
+    } catch (const std::exception& error) {
+      if (aborted_) return absl::CancelledError("the collective was aborted");
+      // Closed connections wake the ranks that wait for this one.
+      context_->closeConnections();
+      return gather_.Diagnose(call, absl::StrCat("all-reduce ", call), error.what());
+    }
+  }
+
+  absl::StatusOr<std::vector<std::string>> AllGather(const std::string& mine) override {
+    return gather_.AllGather(mine);
+  }
+
+  void Abort() override {
+    aborted_ = true;
+    gather_.Abort();
+    if (context_ != nullptr) context_->closeConnections();
+  }
+
+ private:
+  const CollectiveOptions options_;
+  const std::string prefix_;
+  StoreGather gather_;
+  const std::shared_ptr<KeyValueStore> store_;
+  std::shared_ptr<gloo::Context> context_;
+  int64_t calls_ = 0;
+  std::atomic<bool> aborted_{false};
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<Collective>> CreateGlooCollective(
+    const CollectiveOptions& options, std::shared_ptr<KeyValueStore> store) {
+  auto collective = std::make_unique<GlooCollective>(options, std::move(store));
+  if (absl::Status status = collective->Connect(); !status.ok()) return status;
+  return collective;
+}
+
+}  // namespace ddpo

@@ -1,0 +1,88 @@
+#include <chrono>
+#include <exception>
+#include <torch/csrc/distributed/c10d/TCPStore.hpp>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "learner/collective/key_value_store.h"
+
+namespace ddpo {
+namespace {
+
+absl::Status ToStatus(const std::exception& error, const std::string& what) {
+  // The first line says what happened; the rest is LibTorch's own stack trace.
+  const std::string full = error.what();
+  const std::string message = absl::StrCat(what, ": ", full.substr(0, full.find('\n')));
+  const std::string lower = absl::AsciiStrToLower(full);
+  if (absl::StrContains(lower, "timeout") || absl::StrContains(lower, "timed out")) {
+    return absl::DeadlineExceededError(message);
+  }
+  return absl::UnavailableError(message);
+}
+
+class TcpKeyValueStore : public KeyValueStore {
+ public:
+  explicit TcpKeyValueStore(c10::intrusive_ptr<c10d::TCPStore> store) : store_(std::move(store)) {}
+
+  absl::Status Set(const std::string& key, const std::string& value) override {
+    try {
+      store_->set(key, std::vector<uint8_t>(value.begin(), value.end()));
+      return absl::OkStatus();
+    } catch (const std::exception& error) {
+      return ToStatus(error, absl::StrCat("store: set ", key));
+    }
+  }
+
+  absl::StatusOr<std::string> Get(const std::string& key, absl::Duration timeout) override {
+    try {
+      store_->wait({key}, absl::ToChronoMilliseconds(timeout));
+      const std::vector<uint8_t> value = store_->get(key);
+      return std::string(value.begin(), value.end());
+    } catch (const std::exception& error) {
+      return ToStatus(error, absl::StrCat("store: get ", key));
+    }
+  }
+
+  absl::StatusOr<bool> Contains(const std::string& key) override {
+    try {
+      return store_->check({key});
+    } catch (const std::exception& error) {
+      return ToStatus(error, absl::StrCat("store: check ", key));
+    }
+  }
+
+  absl::Status Delete(const std::string& key) override {
+    try {
+      store_->deleteKey(key);
+      return absl::OkStatus();
+    } catch (const std::exception& error) {
+      return ToStatus(error, absl::StrCat("store: delete ", key));
+    }
+  }
+
+ private:
+  const c10::intrusive_ptr<c10d::TCPStore> store_;
+};
+
+}  // namespace
+
+absl::StatusOr<std::unique_ptr<KeyValueStore>> CreateTcpKeyValueStore(
+    const TcpKeyValueStoreOptions& options, uint16_t* bound_port) {
+  c10d::TCPStoreOptions torch_options;
+  torch_options.port = options.port;
+  torch_options.isServer = options.is_server;
+  torch_options.waitWorkers = false;
+  torch_options.timeout = absl::ToChronoMilliseconds(options.timeout);
+  try {
+    auto store = c10::make_intrusive<c10d::TCPStore>(options.host, torch_options);
+    if (bound_port != nullptr) *bound_port = store->getPort();
+    return std::make_unique<TcpKeyValueStore>(std::move(store));
+  } catch (const std::exception& error) {
+    return ToStatus(error, absl::StrCat("store at ", options.host, ":", options.port));
+  }
+}
+
+}  // namespace ddpo
