@@ -6,8 +6,8 @@
 #include "absl/status/statusor.h"
 
 // Returns from the enclosing function with the expression's status unless it is OK.
-#define DDPO_RETURN_IF_ERROR(expression)                     \
-  do {                                                       \
+#define DDPO_RETURN_IF_ERROR(expression)                                                \
+  do {                                                                                  \
     if (absl::Status ddpo_status = (expression); !ddpo_status.ok()) return ddpo_status; \
   } while (false)
 

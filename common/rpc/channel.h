@@ -1,0 +1,27 @@
+#pragma once
+
+#include <grpcpp/channel.h>
+
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+
+namespace ddpo {
+
+// Largest message that our servers and clients take unless told otherwise.
+inline constexpr int kMaxMessageBytes = 64 << 20;
+
+struct ChannelOptions {
+  int max_message_bytes = kMaxMessageBytes;
+  // Longest pause between two tries to connect.
+  absl::Duration max_backoff = absl::Seconds(2);
+};
+
+// A channel to `host:port`. Connects when first used, and again after a break. INVALID_ARGUMENT for
+// an address without a port.
+absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& address,
+                                                             const ChannelOptions& options = {});
+
+}  // namespace ddpo

@@ -1,0 +1,81 @@
+#include "common/rpc/server.h"
+
+#include <grpcpp/ext/proto_server_reflection_plugin.h>
+#include <grpcpp/health_check_service_interface.h>
+#include <grpcpp/security/server_credentials.h>
+
+#include <chrono>
+#include <mutex>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/files.h"
+#include "common/base/status_macros.h"
+
+namespace ddpo {
+namespace {
+
+std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
+
+void EnablePlugins() {
+  static std::once_flag once;
+  std::call_once(once, [] {
+    grpc::EnableDefaultHealthCheckService(true);
+    grpc::reflection::InitProtoReflectionServerBuilderPlugin();
+  });
+}
+
+}  // namespace
+
+bool IsLoopback(const std::string& address) {
+  const std::string host = HostOf(address);
+  return host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
+}
+
+absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
+    const RpcServerOptions& options, const std::vector<grpc::Service*>& services) {
+  if (options.listen.rfind(':') == std::string::npos || HostOf(options.listen).empty()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("listen address `", options.listen, "`: expected HOST:PORT"));
+  }
+  if (!options.allow_plain_text_anywhere && !IsLoopback(options.listen)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("listen address ", options.listen,
+                     " is not loopback: plain text there has to be asked for"));
+  }
+  EnablePlugins();
+  grpc::ServerBuilder builder;
+  int port = 0;
+  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.SetMaxReceiveMessageSize(options.max_message_bytes);
+  builder.SetMaxSendMessageSize(options.max_message_bytes);
+  // Two servers on one port would share its calls in silence.
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  builder.AddChannelArgument(GRPC_ARG_HTTP2_MIN_RECV_PING_INTERVAL_WITHOUT_DATA_MS, 10000);
+  for (grpc::Service* service : services) builder.RegisterService(service);
+  auto server = std::unique_ptr<RpcServer>(new RpcServer());
+  server->server_ = builder.BuildAndStart();
+  if (server->server_ == nullptr || port == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen));
+  }
+  server->address_ = absl::StrCat(HostOf(options.listen), ":", port);
+  if (!options.address_file.empty()) {
+    DDPO_RETURN_IF_ERROR(WriteFileAtomically(options.address_file, server->address_ + "\n"));
+  }
+  return server;
+}
+
+RpcServer::~RpcServer() {
+  if (server_ != nullptr) Drain(absl::ZeroDuration());
+}
+
+void RpcServer::SetNotServing() { server_->GetHealthCheckService()->SetServingStatus(false); }
+
+void RpcServer::Drain(absl::Duration deadline) {
+  SetNotServing();
+  server_->Shutdown(absl::ToChronoTime(absl::Now() + deadline));
+  server_->Wait();
+}
+
+}  // namespace ddpo
