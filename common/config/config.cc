@@ -1,0 +1,227 @@
+#include "common/config/config.h"
+
+#include <google/protobuf/util/message_differencer.h>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "common/base/files.h"
+#include "common/base/sha256.h"
+#include "common/base/status_macros.h"
+#include "common/config/yaml_reader.h"
+
+namespace ddpo {
+namespace {
+
+using config::v1::Config;
+using google::protobuf::FieldDescriptor;
+using google::protobuf::Message;
+
+// Parses text as YAML; yaml-cpp reports errors by exceptions.
+absl::StatusOr<YAML::Node> ParseYaml(const std::string& text, const std::string& source) {
+  try {
+    return YAML::Load(text);
+  } catch (const YAML::Exception& error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source, ":", error.mark.line + 1, ": not YAML: ", error.msg));
+  }
+}
+
+void EmitValue(const Message& message, const FieldDescriptor* field, int index,
+               YAML::Emitter& out) {
+  const auto* reflection = message.GetReflection();
+  switch (field->cpp_type()) {
+    case FieldDescriptor::CPPTYPE_INT32:
+      out << reflection->GetInt32(message, field);
+      break;
+    case FieldDescriptor::CPPTYPE_INT64:
+      out << reflection->GetInt64(message, field);
+      break;
+    case FieldDescriptor::CPPTYPE_UINT64:
+      out << reflection->GetUInt64(message, field);
+      break;
+    case FieldDescriptor::CPPTYPE_BOOL:
+      out << reflection->GetBool(message, field);
+      break;
+    case FieldDescriptor::CPPTYPE_DOUBLE: {
+      // The shortest text that reads back as the same number.
+      const double value = reflection->GetDouble(message, field);
+      std::string text;
+      for (int digits = 1; digits <= 17; ++digits) {
+        char buffer[40];
+        snprintf(buffer, sizeof(buffer), "%.*g", digits, value);
+        text = buffer;
+        if (std::strtod(buffer, nullptr) == value) break;
+      }
+      out << text;
+      break;
+    }
+    default:
+      out << (index >= 0 ? reflection->GetRepeatedString(message, field, index)
+                         : reflection->GetString(message, field));
+  }
+}
+
+void EmitMessage(const Message& message, YAML::Emitter& out) {
+  const auto* reflection = message.GetReflection();
+  out << YAML::BeginMap;
+  for (int i = 0; i < message.GetDescriptor()->field_count(); ++i) {
+    const FieldDescriptor* field = message.GetDescriptor()->field(i);
+    // An empty string or list stands for "not given".
+    if (field->is_repeated() && reflection->FieldSize(message, field) == 0) continue;
+    if (!field->is_repeated() && field->cpp_type() == FieldDescriptor::CPPTYPE_STRING &&
+        reflection->GetString(message, field).empty()) {
+      continue;
+    }
+    out << YAML::Key << field->name() << YAML::Value;
+    if (field->is_repeated()) {
+      out << YAML::BeginSeq;
+      for (int j = 0; j < reflection->FieldSize(message, field); ++j) {
+        EmitValue(message, field, j, out);
+      }
+      out << YAML::EndSeq;
+    } else if (field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) {
+      EmitMessage(reflection->GetMessage(message, field), out);
+    } else {
+      EmitValue(message, field, -1, out);
+    }
+  }
+  out << YAML::EndMap;
+}
+
+// Collects "path: before → after".
+class DifferenceReporter : public google::protobuf::util::MessageDifferencer::Reporter {
+ public:
+  using Path = std::vector<google::protobuf::util::MessageDifferencer::SpecificField>;
+
+  explicit DifferenceReporter(std::vector<std::string>* differences) : differences_(differences) {}
+
+  void ReportAdded(const Message&, const Message& after, const Path& path) override {
+    differences_->push_back(absl::StrCat(Name(path), ": added ", Value(after, path.back(), true)));
+  }
+  void ReportDeleted(const Message& before, const Message&, const Path& path) override {
+    differences_->push_back(
+        absl::StrCat(Name(path), ": removed ", Value(before, path.back(), false)));
+  }
+  void ReportModified(const Message& before, const Message& after, const Path& path) override {
+    // A message that changed is reported by its fields.
+    if (path.back().field->cpp_type() == FieldDescriptor::CPPTYPE_MESSAGE) return;
+    differences_->push_back(absl::StrCat(Name(path), ": ", Value(before, path.back(), false), " → ",
+                                         Value(after, path.back(), true)));
+  }
+
+ private:
+  static std::string Name(const Path& path) {
+    return absl::StrJoin(path, ".", [](std::string* out, const auto& step) {
+      absl::StrAppend(out, step.field->name());
+    });
+  }
+  static std::string Value(const Message& message,
+                           const google::protobuf::util::MessageDifferencer::SpecificField& field,
+                           bool is_new) {
+    YAML::Emitter out;
+    EmitValue(message, field.field, is_new ? field.new_index : field.index, out);
+    return out.c_str();
+  }
+
+  std::vector<std::string>* const differences_;
+};
+
+}  // namespace
+
+absl::StatusOr<Config> ParseConfig(const std::string& yaml, const std::string& source,
+                                   const std::vector<std::string>& overrides) {
+  Config config;
+  SetDefaults(&config);
+  DDPO_ASSIGN_OR_RETURN(const YAML::Node root, ParseYaml(yaml, source));
+  YamlReader reader(source);
+  reader.ReadMessage(root, "", &config);
+  std::vector<std::string> faults = reader.faults();
+  for (const std::string& override_text : overrides) {
+    const std::string override_source = absl::StrCat("--set ", override_text);
+    const size_t equals = override_text.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      faults.push_back(absl::StrCat(override_source, ": expected KEY=VALUE"));
+      continue;
+    }
+    auto value = ParseYaml(override_text.substr(equals + 1), override_source);
+    if (!value.ok()) return value.status();
+    YamlReader override_reader(override_source);
+    override_reader.ReadOverride(override_text.substr(0, equals), *value, &config);
+    faults.insert(faults.end(), override_reader.faults().begin(), override_reader.faults().end());
+  }
+  for (const std::string& path : MissingRequired(config)) {
+    faults.push_back(absl::StrCat(source, ": ", path, ": the key is missing"));
+  }
+  if (!faults.empty()) return absl::InvalidArgumentError(absl::StrJoin(faults, "\n"));
+  if (absl::Status valid = ValidateConfig(config); !valid.ok()) {
+    return absl::InvalidArgumentError(absl::StrCat(source, ": ", valid.message()));
+  }
+  return config;
+}
+
+absl::StatusOr<Config> LoadConfig(const std::string& file_or_preset,
+                                  const std::vector<std::string>& overrides) {
+  std::string path = file_or_preset;
+  if (!FileSystem::Real()->Exists(path)) {
+    auto preset = FindResource(absl::StrCat("assets/configs/", file_or_preset, ".yaml"));
+    if (!preset.ok()) {
+      return absl::NotFoundError(absl::StrCat("config ", file_or_preset,
+                                              ": neither a file nor a preset of assets/configs"));
+    }
+    path = *std::move(preset);
+  }
+  DDPO_ASSIGN_OR_RETURN(const std::string yaml, ReadFile(path));
+  return ParseConfig(yaml, path, overrides);
+}
+
+absl::Status ValidateConfig(const Config& config) {
+  const auto& sampling = config.sampling();
+  const auto& training = config.training();
+  const auto fault = [](const auto&... parts) {
+    return absl::InvalidArgumentError(absl::StrCat(parts...));
+  };
+  const int sources = (config.prompts().set().empty() ? 0 : 1) +
+                      (config.prompts().file().empty() ? 0 : 1) +
+                      (config.prompts().list().empty() ? 0 : 1);
+  if (sources != 1) {
+    return fault("prompts: give exactly one of set, file and list (found ", sources, ")");
+  }
+  if (sampling.samples_per_epoch() % sampling.batch_size() != 0) {
+    return fault("sampling.samples_per_epoch: ", sampling.samples_per_epoch(),
+                 " is not a multiple of sampling.batch_size (", sampling.batch_size(), ")");
+  }
+  const int64_t step_samples =
+      static_cast<int64_t>(training.minibatch_size()) * training.gradient_accumulation();
+  if (sampling.samples_per_epoch() % (step_samples * config.cluster().learner_ranks()) != 0) {
+    return fault("sampling.samples_per_epoch: ", sampling.samples_per_epoch(),
+                 " is not a multiple of training.minibatch_size × training.gradient_accumulation × "
+                 "cluster.learner_ranks (",
+                 step_samples, " × ", config.cluster().learner_ranks(), ")");
+  }
+  if (training.stat_min_count() > training.stat_buffer_size()) {
+    return fault("training.stat_min_count: ", training.stat_min_count(),
+                 " is more than training.stat_buffer_size (", training.stat_buffer_size(), ")");
+  }
+  return absl::OkStatus();
+}
+
+std::string ConfigToYaml(const Config& config) {
+  YAML::Emitter out;
+  EmitMessage(config, out);
+  return absl::StrCat(out.c_str(), "\n");
+}
+
+std::string ConfigDigest(const Config& config) { return Sha256Hex(ConfigToYaml(config)); }
+
+std::vector<std::string> ConfigDifferences(const Config& before, const Config& after) {
+  std::vector<std::string> differences;
+  DifferenceReporter reporter(&differences);
+  google::protobuf::util::MessageDifferencer differencer;
+  differencer.ReportDifferencesTo(&reporter);
+  differencer.Compare(before, after);
+  return differences;
+}
+
+}  // namespace ddpo

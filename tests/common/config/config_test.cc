@@ -1,0 +1,202 @@
+#include "common/config/config.h"
+
+#include <fstream>
+#include <string>
+
+#include "common/config/prompts.h"
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+#include "tests/testing/paths.h"
+
+namespace ddpo {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::Contains;
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::SizeIs;
+
+constexpr char kSmallest[] = "model: somewhere\nprompts: {set: animals}\n";
+
+std::string ErrorOf(const std::string& yaml, const std::vector<std::string>& overrides = {}) {
+  auto config = ParseConfig(yaml, "run.yaml", overrides);
+  EXPECT_EQ(config.status().code(), absl::StatusCode::kInvalidArgument);
+  return std::string(config.status().message());
+}
+
+TEST(ConfigTest, TakesDefaultsForAbsentKeys) {
+  auto config = ParseConfig(kSmallest, "run.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->reward(), "jpeg_compressibility");
+  EXPECT_EQ(config->run().epochs(), 100);
+  EXPECT_EQ(config->sampling().num_steps(), 50);
+  EXPECT_DOUBLE_EQ(config->training().learning_rate(), 3e-4);
+  EXPECT_DOUBLE_EQ(config->training().clip_range(), 1e-4);
+  EXPECT_FALSE(config->sampling().merge_lora());
+}
+
+TEST(ConfigTest, ReadsEveryTypeOfValue) {
+  auto config = ParseConfig(R"(
+model: m
+prompts: {list: [a cat, an ant]}
+run: {name: x, epochs: 7, seed: 18446744073709551615}
+sampling: {merge_lora: true, guidance_scale: 7.5, dtype: bfloat16}
+)",
+                            "run.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_THAT(config->prompts().list(), ElementsAre("a cat", "an ant"));
+  EXPECT_EQ(config->run().epochs(), 7);
+  EXPECT_EQ(config->run().seed(), 18446744073709551615u);
+  EXPECT_TRUE(config->sampling().merge_lora());
+  EXPECT_EQ(config->sampling().guidance_scale(), 7.5);
+  EXPECT_EQ(config->sampling().dtype(), "bfloat16");
+}
+
+TEST(ConfigTest, NamesAnUnknownKeyWithItsPathLineAndTheLikelyOne) {
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "training:\n  learning_rat: 1e-3\n"),
+              HasSubstr("run.yaml:4: training.learning_rat: unknown key (did you mean "
+                        "learning_rate?)"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "something_else_entirely: 1\n"),
+              HasSubstr("something_else_entirely: unknown key; known are model, reward"));
+}
+
+TEST(ConfigTest, NamesAWrongType) {
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "run: {epochs: many}\n"),
+              HasSubstr("run.epochs: `many` is not an integer"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "run: {epochs: 1.5}\n"),
+              HasSubstr("run.epochs: `1.5` is not an integer"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "run: {epochs: [1]}\n"),
+              HasSubstr("run.epochs: expected a single value"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "run: 3\n"),
+              HasSubstr("run: expected a mapping"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "sampling: {merge_lora: maybe}\n"),
+              HasSubstr("sampling.merge_lora: `maybe` is not true or false"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "training: {learning_rate: nan}\n"),
+              HasSubstr("training.learning_rate: `nan` is not a number"));
+  EXPECT_THAT(ErrorOf("model: m\nprompts: {list: a cat}\n"),
+              HasSubstr("prompts.list: expected a list"));
+}
+
+TEST(ConfigTest, NamesAValueOutOfRangeWithTheRange) {
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "run: {epochs: 0}\n"),
+              HasSubstr("run.epochs: 0 is out of range: expected 1 … 1000000"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "run: {epochs: 99999999999}\n"),
+              HasSubstr("run.epochs: 99999999999 is out of range"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "training: {learning_rate: 0}\n"),
+              HasSubstr("training.learning_rate: 0 is out of range: expected more than 0"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "sampling: {dtype: int8}\n"),
+              HasSubstr("sampling.dtype: `int8`: expected float32 or float16 or bfloat16"));
+}
+
+TEST(ConfigTest, ReportsAllFaultsAtOnce) {
+  EXPECT_THAT(ErrorOf("run: {epochs: 0, seeed: 1}\nprompts: {set: animals}\n"),
+              AllOf(HasSubstr("run.epochs"), HasSubstr("run.seeed"),
+                    HasSubstr("model: the key is missing")));
+}
+
+TEST(ConfigTest, RefusesAKeyThatIsThereTwice) {
+  EXPECT_THAT(ErrorOf("model: a\nmodel: b\nprompts: {set: animals}\n"),
+              HasSubstr("run.yaml:2: model: the key is there twice"));
+}
+
+TEST(ConfigTest, RefusesTextThatIsNotYaml) {
+  EXPECT_THAT(ErrorOf("model: [\n"), HasSubstr("not YAML"));
+}
+
+TEST(ConfigTest, ChecksWhatNoSingleKeyCanSay) {
+  EXPECT_THAT(ErrorOf("model: m\n"), HasSubstr("exactly one of set, file and list (found 0)"));
+  EXPECT_THAT(ErrorOf("model: m\nprompts: {set: animals, list: [x]}\n"), HasSubstr("(found 2)"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) +
+                      "sampling: {samples_per_epoch: 64, batch_size: 24}\n"),
+              HasSubstr("sampling.samples_per_epoch: 64 is not a multiple of "
+                        "sampling.batch_size (24)"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "training: {minibatch_size: 48}\n"),
+              HasSubstr("not a multiple of training.minibatch_size"));
+}
+
+TEST(ConfigTest, OverridesWinOverTheText) {
+  auto config = ParseConfig(std::string(kSmallest) + "run: {epochs: 5}\n", "run.yaml",
+                            {"run.epochs=9", "training.learning_rate=1e-3", "model=other"});
+  ASSERT_TRUE(config.ok()) << config.status();
+  EXPECT_EQ(config->run().epochs(), 9);
+  EXPECT_DOUBLE_EQ(config->training().learning_rate(), 1e-3);
+  EXPECT_EQ(config->model(), "other");
+}
+
+TEST(ConfigTest, NamesABadOverride) {
+  EXPECT_THAT(ErrorOf(kSmallest, {"run.epochs"}),
+              HasSubstr("--set run.epochs: expected KEY=VALUE"));
+  EXPECT_THAT(ErrorOf(kSmallest, {"run.epoch=3"}),
+              HasSubstr("run.epoch: unknown key (did you mean epochs?)"));
+  EXPECT_THAT(ErrorOf(kSmallest, {"model.x=3"}), HasSubstr("model: has no keys below it"));
+  EXPECT_THAT(ErrorOf(kSmallest, {"run.epochs=-1"}),
+              HasSubstr("run.epochs: -1 is out of range"));
+}
+
+TEST(ConfigTest, WritesWhatItReadsBackAsTheSame) {
+  auto config = ParseConfig(
+      "model: m\nprompts: {list: ['a \"cat\"', 'null', '5']}\n"
+      "training: {learning_rate: 0.1, clip_range: 1.2345678901234567e-4}\n",
+      "run.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  auto again = ParseConfig(ConfigToYaml(*config), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.status();
+  EXPECT_EQ(config->SerializeAsString(), again->SerializeAsString());
+  EXPECT_EQ(ConfigDigest(*config), ConfigDigest(*again));
+}
+
+TEST(ConfigTest, NamesTheKeysInWhichTwoDiffer) {
+  auto before = ParseConfig(kSmallest, "a");
+  auto after = ParseConfig(kSmallest, "b", {"sampling.num_steps=20", "prompts.set=counting"});
+  ASSERT_TRUE(before.ok() && after.ok());
+  EXPECT_THAT(ConfigDifferences(*before, *after),
+              ElementsAre("prompts.set: animals → counting", "sampling.num_steps: 50 → 20"));
+  EXPECT_NE(ConfigDigest(*before), ConfigDigest(*after));
+}
+
+TEST(ConfigTest, LoadsEveryPreset) {
+  for (const char* preset : {"demo_compressibility", "demo_incompressibility"}) {
+    auto config = LoadConfig(preset);
+    ASSERT_TRUE(config.ok()) << config.status();
+    EXPECT_EQ(config->run().name(), preset);
+  }
+  EXPECT_EQ(LoadConfig("no_such_preset").status().code(), absl::StatusCode::kNotFound);
+}
+
+TEST(PromptsTest, HasTheNamedSets) {
+  config::v1::PromptsConfig config;
+  config.set_set("animals");
+  auto animals = LoadPrompts(config);
+  ASSERT_TRUE(animals.ok()) << animals.status();
+  EXPECT_THAT(*animals, AllOf(SizeIs(45), Contains("a cat"), Contains("an ant")));
+  config.set_set("animals_activities");
+  EXPECT_THAT(*LoadPrompts(config), AllOf(SizeIs(135), Contains("a bear playing chess")));
+  config.set_set("counting");
+  EXPECT_THAT(*LoadPrompts(config), AllOf(SizeIs(315), Contains("eight wolves"),
+                                          Contains("two mice"), Contains("three sheep")));
+}
+
+TEST(PromptsTest, NamesWhatIsNotThere) {
+  config::v1::PromptsConfig config;
+  config.set_set("plants");
+  EXPECT_THAT(std::string(LoadPrompts(config).status().message()),
+              HasSubstr("no set `plants`; known are animals"));
+  config.clear_set();
+  config.set_file("/no/such/file.txt");
+  EXPECT_THAT(std::string(LoadPrompts(config).status().message()),
+              HasSubstr("/no/such/file.txt"));
+}
+
+TEST(PromptsTest, SkipsBlankLinesAndCommentsOfAFile) {
+  const std::string path = ::testing::TempDir() + "/prompts.txt";
+  std::ofstream(path) << "# heading\n\n  a cat  \na dog\n";
+  config::v1::PromptsConfig config;
+  config.set_file(path);
+  auto prompts = LoadPrompts(config);
+  ASSERT_TRUE(prompts.ok()) << prompts.status();
+  EXPECT_THAT(*prompts, ElementsAre("a cat", "a dog"));
+}
+
+}  // namespace
+}  // namespace ddpo
