@@ -1,0 +1,77 @@
+"""Draws a labelled sheet of all the animals, and measures the pictures' size as JPEG."""
+
+import argparse
+import io
+
+import numpy as np
+import torch
+from diffusers import DDIMScheduler, StableDiffusionPipeline
+from PIL import Image, ImageDraw, ImageFont
+
+from emoji_sd.prompts import ANIMALS, animal_prompt
+
+ZOOM, LABEL_HEIGHT, MARGIN, COLUMNS = 3, 16, 6, 9
+
+
+def sample(pipeline, prompts, seed, steps, guidance, eta):
+    """uint8 (n, height, width, 3)."""
+    pipeline.set_progress_bar_config(disable=True)
+    generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
+    images = pipeline(
+        list(prompts),
+        num_inference_steps=steps,
+        guidance_scale=guidance,
+        eta=eta,
+        generator=generators,
+        output_type="np",
+    ).images
+    return np.round(images * 255).clip(0, 255).astype(np.uint8)
+
+
+def draw_sheet(pictures, names):
+    """A PIL image: each picture enlarged with its name below."""
+    rows = -(-len(names) // COLUMNS)
+    side = pictures.shape[1] * ZOOM
+    cell_width, cell_height = side + MARGIN, side + LABEL_HEIGHT + MARGIN
+    sheet = Image.new("RGB", (COLUMNS * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    for i, (picture, name) in enumerate(zip(pictures, names)):
+        left = MARGIN + i % COLUMNS * cell_width
+        top = MARGIN + i // COLUMNS * cell_height
+        enlarged = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
+        sheet.paste(enlarged, (left, top))
+        draw.text((left + side / 2, top + side + 1), name, "black", font, anchor="ma")
+    return sheet
+
+
+def jpeg_bytes(picture, quality=95):
+    buffer = io.BytesIO()
+    Image.fromarray(picture).save(buffer, "JPEG", quality=quality)
+    return buffer.tell()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--model", required=True, help="folder of the pipeline")
+    parser.add_argument("--out", required=True, help="PNG file")
+    parser.add_argument("--per-animal", type=int, default=1, help="pictures of each animal")
+    parser.add_argument("--steps", type=int, default=10)
+    parser.add_argument("--guidance", type=float, default=5.0)
+    parser.add_argument("--eta", type=float, default=1.0)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    pipeline = StableDiffusionPipeline.from_pretrained(args.model, torch_dtype=torch.float32)
+    pipeline.scheduler = DDIMScheduler.from_config(pipeline.scheduler.config)
+    names = [animal for animal in ANIMALS for _ in range(args.per_animal)]
+    prompts = [animal_prompt(name) for name in names]
+    pictures = sample(pipeline, prompts, args.seed, args.steps, args.guidance, args.eta)
+    draw_sheet(pictures, names).save(args.out, optimize=True)
+    sizes = np.array([jpeg_bytes(picture) for picture in pictures])
+    print(f"JPEG bytes: mean {sizes.mean():.0f}, standard deviation {sizes.std():.0f}, "
+          f"from {sizes.min()} to {sizes.max()}")  # fmt: skip
+
+
+if __name__ == "__main__":
+    main()

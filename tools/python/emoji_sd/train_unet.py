@@ -1,0 +1,180 @@
+"""Trains the UNet and the text encoder together on the encoded pool, with an average of both."""
+
+import argparse
+import copy
+import time
+from pathlib import Path
+
+import torch
+from diffusers import DDIMScheduler, UNet2DConditionModel
+from diffusers.models.attention_processor import AttnProcessor
+from transformers import CLIPTextConfig, CLIPTextModel
+
+from emoji_sd import checkpoint
+from emoji_sd.data import SIZE, pool_prompts
+from emoji_sd.tokenizer import MAX_LENGTH, make_tokenizer, token_ids
+from emoji_sd.train_vae import learning_rate
+
+TEXT_WIDTH = 64
+
+
+def make_scheduler():
+    """Stable Diffusion 1.x's noise schedule."""
+    return DDIMScheduler(
+        beta_start=0.00085,
+        beta_end=0.012,
+        beta_schedule="scaled_linear",
+        num_train_timesteps=1000,
+        steps_offset=1,
+        set_alpha_to_one=False,
+        clip_sample=False,
+        prediction_type="epsilon",
+        timestep_spacing="leading",
+    )
+
+
+def make_text_encoder(tokenizer):
+    config = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        projection_dim=TEXT_WIDTH,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        max_position_embeddings=MAX_LENGTH,
+        hidden_act="quick_gelu",
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    return CLIPTextModel(config)
+
+
+def make_unet():
+    """Attention stands at 4 x 4 only, where it is cheap. In UNet2DConditionModel's config of the
+    1.x family `attention_head_dim` is the number of heads."""
+    return UNet2DConditionModel(
+        sample_size=SIZE // 4,
+        in_channels=4,
+        out_channels=4,
+        block_out_channels=(64, 128),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"),
+        cross_attention_dim=TEXT_WIDTH,
+        attention_head_dim=4,
+        norm_num_groups=16,
+    )
+
+
+def draw_timesteps(count):
+    """Half on the grid of ten sampling steps, a quarter on that of twenty, a quarter anywhere."""
+    on_ten = torch.randint(10, (count,)) * 100 + 1
+    on_twenty = torch.randint(20, (count,)) * 50 + 1
+    share = torch.rand(count)
+    rest = torch.where(share < 0.75, on_twenty, torch.randint(1000, (count,)))
+    return torch.where(share < 0.5, on_ten, rest)
+
+
+def loss_weights(alphas_cumprod, timesteps):
+    """SNR^(-1/2) within [0.3, 4]. A loss on the noise alone counts the first, noisiest steps too
+    little for sampling in ten steps: there an error of the noise is an error of the image
+    1/sqrt(SNR) times as large."""
+    alpha = alphas_cumprod[timesteps]
+    return ((1 - alpha) / alpha).sqrt().clamp(0.3, 4.0)
+
+
+class Average:
+    """Exponential moving average of a module's parameters, shorter in the first steps."""
+
+    def __init__(self, module, decay):
+        self.module = copy.deepcopy(module).requires_grad_(False)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update(self, module, step):
+        decay = min(self._decay, (1 + step) / (10 + step))
+        torch._foreach_lerp_(
+            list(self.module.parameters()), list(module.parameters()), 1 - decay
+        )
+
+
+def train(args):
+    torch.manual_seed(args.seed)
+    work_dir = Path(args.work_dir)
+    pool = torch.load(work_dir / "latents.pt", weights_only=True)
+    tokenizer = make_tokenizer(work_dir / "tokenizer")
+    prompts = token_ids(tokenizer, pool_prompts() + [""])
+    no_prompt = len(prompts) - 1
+    alphas_cumprod = make_scheduler().alphas_cumprod
+
+    model = torch.nn.ModuleDict({"unet": make_unet(), "text_encoder": make_text_encoder(tokenizer)})
+    average = Average(model, args.ema_decay)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), args.learning_rate, (0.9, 0.99), weight_decay=0.01, fused=True
+    )
+    path = work_dir / "unet.pt"
+    seconds, step = checkpoint.resume(
+        path, model=model, average=average.module, optimizer=optimizer
+    )
+    model["unet"].set_attn_processor(AttnProcessor())  # its backward is faster here than SDPA's
+    unet = torch.compile(model["unet"]) if args.compile else model["unet"]
+
+    budget = args.minutes * 60
+    started = saved = time.monotonic() - seconds
+    running = 0.0
+    while (seconds := time.monotonic() - started) < budget:
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate(seconds / budget, args.learning_rate)
+        index = torch.randint(len(pool["mean"]), (args.batch,))
+        mean, deviation = pool["mean"][index].float(), pool["std"][index].float()
+        latents = (mean + deviation * torch.randn_like(mean)) * pool["scaling_factor"]
+        labels = pool["labels"][index]
+        labels = torch.where(torch.rand(args.batch) < args.prompt_dropout, no_prompt, labels)
+
+        timesteps = draw_timesteps(args.batch)
+        alpha = alphas_cumprod[timesteps].view(-1, 1, 1, 1)
+        noise = torch.randn_like(latents)
+        noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            texts = model["text_encoder"](prompts).last_hidden_state
+            predicted = unet(noisy, timesteps, texts[labels]).sample
+        error = (predicted.float() - noise).square().mean((1, 2, 3))
+        loss = (loss_weights(alphas_cumprod, timesteps) * error).mean()
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        step += 1
+        average.update(model, step)
+        running += (loss.item() - running) / min(step, 200)
+        if step % 200 == 0:
+            print(f"{seconds:6.0f} s  step {step}  loss {running:.4f}", flush=True)
+        if time.monotonic() - saved > args.save_every:
+            saved = time.monotonic()
+            checkpoint.save(
+                path, seconds, step, model=model, average=average.module, optimizer=optimizer
+            )
+    checkpoint.save(path, seconds, step, model=model, average=average.module, optimizer=optimizer)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work-dir", required=True, help="folder with latents.pt; gets unet.pt")
+    parser.add_argument("--minutes", type=float, default=60, help="in all, earlier runs included")
+    parser.add_argument("--batch", type=int, default=128)
+    parser.add_argument("--learning-rate", type=float, default=1e-3)
+    parser.add_argument("--prompt-dropout", type=float, default=0.12)
+    parser.add_argument("--ema-decay", type=float, default=0.999)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--bf16", action="store_true", help="bfloat16 autocast, for CPUs with AMX")
+    parser.add_argument("--compile", action="store_true", help="needs a C++ compiler")
+    parser.add_argument("--save-every", type=float, default=120, help="seconds")
+    parser.add_argument("--seed", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    train(args)
+
+
+if __name__ == "__main__":
+    main()
