@@ -19,6 +19,11 @@ function(ddpo_configure_target name)
   if(ARG_TORCH)
     target_link_libraries(${name} PUBLIC LibTorch::LibTorch)
     target_precompile_headers(${name} REUSE_FROM ddpo_torch_pch)
+    get_target_property(type ${name} TYPE)
+    if(type STREQUAL "EXECUTABLE")
+      # As the precompiled header is compiled; CMake gives executables -fPIE, which GCC refuses.
+      target_compile_options(${name} PRIVATE -fPIC)
+    endif()
   endif()
 endfunction()
 
