@@ -1,0 +1,30 @@
+#pragma once
+
+#include <grpcpp/grpcpp.h>
+
+#include <algorithm>
+#include <cstdint>
+
+#include "absl/time/time.h"
+#include "common/base/clock.h"
+
+namespace ddpo {
+
+struct RewardServiceOptions {
+  // Largest width × height that is decoded.
+  int64_t max_image_pixels = 16777216;
+  // Items of one stream that may be under way; past that the server does not read on.
+  int max_stream_items = 64;
+  // Work is dropped after this time although its caller named no deadline or a later one.
+  absl::Duration max_item_duration = absl::Minutes(10);
+  Clock* clock = Clock::Real();
+};
+
+// When an item that comes now is not worth computing any more.
+inline absl::Time ItemDeadline(const grpc::CallbackServerContext& context,
+                               const RewardServiceOptions& options) {
+  return std::min(absl::FromChrono(context.deadline()),
+                  options.clock->Now() + options.max_item_duration);
+}
+
+}  // namespace ddpo
