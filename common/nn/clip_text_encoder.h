@@ -10,7 +10,8 @@
 
 namespace ddpo {
 
-// transformers' CLIPTextModel (quick_gelu and gelu; keys with and without the `text_model.` prefix).
+// transformers' CLIPTextModel (quick_gelu and gelu; keys with and without the `text_model.`
+// prefix).
 class ClipTextEncoder {
  public:
   static absl::StatusOr<std::unique_ptr<ClipTextEncoder>> Load(const std::string& dir,

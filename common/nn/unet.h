@@ -9,14 +9,9 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/nn/lora.h"
+#include "common/nn/network_options.h"
 
 namespace ddpo {
-
-// Where a network's frozen weights live and which number type holds them and computes.
-struct NetworkOptions {
-  at::ScalarType dtype = at::kFloat;
-  at::Device device = at::kCPU;
-};
 
 // diffusers' UNet2DConditionModel for the SD 1.x family.
 class UNet {
@@ -29,12 +24,24 @@ class UNet {
 
   // sample [B,C,h,w] float32, timesteps [B] int64, encoder_hidden_states [B,L,D] -> ε [B,C,h,w]
   // float32. With a LoRA set, its tensors take part in autograd if they require gradients. Safe to
-  // call from several threads at once, each with a LoRA of its own.
+  // call from several threads at once, each with a LoRA of its own. A row's result does not depend
+  // on the other rows, nor on whether gradients are recorded. Throws c10::Error for inputs and
+  // LoRA weights whose shapes do not fit.
   at::Tensor Forward(const at::Tensor& sample, const at::Tensor& timesteps,
                      const at::Tensor& encoder_hidden_states, const LoraWeights* lora) const;
 
-  // Adds (sign = 1) or takes away the LoRA's product to or from the base weights. The base weights
-  // are kept, so merging and unmerging any number of times leaves them as they were.
+  // The part of Forward that depends on the text and the LoRA alone: keys and values of every
+  // attention to the text. A denoising at fixed weights computes them once for all its steps.
+  class TextKeyValues;
+  std::shared_ptr<const TextKeyValues> PrepareText(const at::Tensor& encoder_hidden_states,
+                                                   const LoraWeights* lora) const;
+  // The same bits as Forward with the hidden states; `lora` must be the one of PrepareText.
+  at::Tensor Forward(const at::Tensor& sample, const at::Tensor& timesteps,
+                     const TextKeyValues& text, const LoraWeights* lora) const;
+
+  // Adds the LoRA's product to the weights that Forward uses, until UnmergeLora. The base weights
+  // are kept, so merging and unmerging any number of times leaves them as they were. Not while
+  // another thread is in Forward. A LoRA of another shape is INVALID_ARGUMENT.
   absl::Status MergeLora(const LoraWeights& lora);
   void UnmergeLora();
 
@@ -49,6 +56,7 @@ class UNet {
   int64_t in_channels() const;
   int64_t sample_size() const;
   int64_t cross_attention_dim() const;
+  at::Device device() const;
 
  private:
   struct Impl;

@@ -19,10 +19,9 @@ struct SafetensorsContents {
 };
 
 // Reads a file (memory-mapped: tensors keep the mapping alive and are not copied) or, where `path`
-// names an index (…​.safetensors.index.json), the sharded files beside it. Dtypes: F64, F32, F16,
-// BF16, I64, I32, I16, I8, U8, BOOL.
-// Errors name the file and the tensor: NOT_FOUND, DATA_LOSS for a damaged file (truncated, offsets
-// that overlap or leave the file, a header over 100 MB).
+// names an index (…​.safetensors.index.json), the sharded files beside it. Dtypes: F64, F32,
+// F16, BF16, I64, I32, I16, I8, U8, BOOL. Errors name the file and the tensor: NOT_FOUND, DATA_LOSS
+// for a damaged file (truncated, offsets that overlap or leave the file, a header over 100 MB).
 // Format: https://github.com/huggingface/safetensors
 absl::StatusOr<SafetensorsContents> ReadSafetensors(const std::string& path);
 
