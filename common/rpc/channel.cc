@@ -4,16 +4,14 @@
 #include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
-#include "absl/strings/str_cat.h"
+#include "common/base/address.h"
+#include "common/base/status_macros.h"
 
 namespace ddpo {
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& address,
                                                              const ChannelOptions& options) {
-  const size_t colon = address.rfind(':');
-  if (colon == std::string::npos || colon + 1 == address.size() || colon == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("address `", address, "`: expected HOST:PORT"));
-  }
+  DDPO_RETURN_IF_ERROR(ParseHostPort(address).status());
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(options.max_message_bytes);
   arguments.SetMaxSendMessageSize(options.max_message_bytes);

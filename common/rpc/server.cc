@@ -7,16 +7,14 @@
 #include <chrono>
 #include <mutex>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/base/address.h"
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 
 namespace ddpo {
 namespace {
-
-std::string HostOf(const std::string& address) { return address.substr(0, address.rfind(':')); }
 
 void EnablePlugins() {
   static std::once_flag once;
@@ -28,18 +26,10 @@ void EnablePlugins() {
 
 }  // namespace
 
-bool IsLoopback(const std::string& address) {
-  const std::string host = HostOf(address);
-  return host == "localhost" || host == "[::1]" || absl::StartsWith(host, "127.");
-}
-
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
     const RpcServerOptions& options, const std::vector<grpc::Service*>& services) {
-  if (options.listen.rfind(':') == std::string::npos || HostOf(options.listen).empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("listen address `", options.listen, "`: expected HOST:PORT"));
-  }
-  if (!options.allow_plain_text_anywhere && !IsLoopback(options.listen)) {
+  DDPO_ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options.listen));
+  if (!options.allow_plain_text_anywhere && !IsLoopbackHost(listen.host)) {
     return absl::InvalidArgumentError(
         absl::StrCat("listen address ", options.listen,
                      " is not loopback: plain text there has to be asked for"));
@@ -59,7 +49,8 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   if (server->server_ == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen));
   }
-  server->address_ = absl::StrCat(HostOf(options.listen), ":", port);
+  listen.port = port;
+  server->address_ = listen.ToString();
   if (!options.address_file.empty()) {
     DDPO_RETURN_IF_ERROR(WriteFileAtomically(options.address_file, server->address_ + "\n"));
   }

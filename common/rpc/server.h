@@ -52,7 +52,4 @@ class RpcServer {
   std::string address_;
 };
 
-// Whether the host part of HOST:PORT is a loopback address or `localhost`.
-bool IsLoopback(const std::string& address);
-
 }  // namespace ddpo

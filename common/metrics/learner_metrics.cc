@@ -1,0 +1,116 @@
+#include "common/metrics/learner_metrics.h"
+
+#include "common/metrics/buckets.h"
+#include "common/metrics/families.h"
+
+namespace ddpo {
+namespace {
+
+prometheus::Gauge& Actors(prometheus::Registry& registry, const std::string& lag) {
+  return GaugeFamily(registry, "ddpo_learner_actors",
+                     "Actors by how many policy versions they are behind the newest.")
+      .Add({{"lag", lag}});
+}
+
+}  // namespace
+
+LearnerMetrics::LearnerMetrics(prometheus::Registry& r)
+    : epoch(GaugeFamily(r, "ddpo_learner_epoch", "Epoch that is sampled or trained, from 0.")
+                .Add({})),
+      policy_version(
+          GaugeFamily(r, "ddpo_learner_policy_version", "Newest published policy version.")
+              .Add({})),
+      samples_received(CounterFamily(r, "ddpo_learner_samples_received_total",
+                                     "Samples that actors delivered, duplicates included.")
+                           .Add({})),
+      samples_trained(
+          CounterFamily(r, "ddpo_learner_samples_trained_total", "Samples that an update has used.")
+              .Add({})),
+      samples_dropped(
+          CounterFamily(r, "ddpo_learner_samples_dropped_total",
+                        "Samples that were not used, by reason."),
+          "reason",
+          {"duplicate", "stale_generation", "unknown_task", "malformed", "discarded_at_stop"}),
+      samples_buffered(GaugeFamily(r, "ddpo_learner_samples_buffered",
+                                   "Samples taken over that wait for their epoch's update.")
+                           .Add({})),
+      reward_mean(GaugeFamily(r, "ddpo_learner_reward_mean",
+                              "Mean reward of the last epoch's samples, in the reward's unit.")
+                      .Add({})),
+      reward_stddev(GaugeFamily(r, "ddpo_learner_reward_stddev",
+                                "Standard deviation of the last epoch's rewards.")
+                        .Add({})),
+      loss(GaugeFamily(r, "ddpo_learner_loss", "Mean loss of the last update.").Add({})),
+      approx_kl(GaugeFamily(r, "ddpo_learner_approx_kl",
+                            "Half the mean squared log-ratio of the last update.")
+                    .Add({})),
+      clip_fraction(GaugeFamily(r, "ddpo_learner_clip_fraction",
+                                "Part of the last update's ratios outside the clip range, 0 to 1.")
+                        .Add({})),
+      ratio_mean(
+          GaugeFamily(r, "ddpo_learner_ratio_mean", "Mean policy ratio of the last update; near 1.")
+              .Add({})),
+      logprob_abs_diff_max(
+          GaugeFamily(r, "ddpo_learner_logprob_abs_diff_max",
+                      "Largest difference between an actor's log-probability and the learner's at "
+                      "the same weights, in the last update; 0 with unmerged LoRA on the CPU.")
+              .Add({})),
+      grad_norm(GaugeFamily(r, "ddpo_learner_grad_norm",
+                            "Gradient norm before clipping, mean over the last update's steps.")
+                    .Add({})),
+      staleness_max(GaugeFamily(r, "ddpo_learner_staleness_max",
+                                "Most policy versions that a sample of the last update was behind "
+                                "its epoch.")
+                        .Add({})),
+      staleness_bound(GaugeFamily(r, "ddpo_learner_staleness_bound",
+                                  "What ddpo_learner_staleness_max may be at most: "
+                                  "training.max_staleness.")
+                          .Add({})),
+      optimizer_steps(
+          CounterFamily(r, "ddpo_learner_optimizer_steps_total", "Optimizer steps.").Add({})),
+      weights_unchanged(CounterFamily(r, "ddpo_learner_weights_unchanged_total",
+                                      "Updates after which every weight was the same as before.")
+                            .Add({})),
+      non_finite_refused(CounterFamily(r, "ddpo_learner_non_finite_refused_total",
+                                       "Policies that were not published because a weight was not "
+                                       "finite.")
+                             .Add({})),
+      phase_seconds(HistogramFamily(r, "ddpo_learner_phase_seconds",
+                                    "Seconds that a phase of an epoch took."),
+                    "phase", {"collect", "advantages", "update", "publish", "checkpoint"}, {},
+                    PhaseSeconds()),
+      idle_seconds(CounterFamily(r, "ddpo_learner_idle_seconds_total",
+                                 "Seconds in which the learner waited, by what it waited for."),
+                   "cause", {"samples", "actors"}),
+      progress_timestamp(GaugeFamily(r, "ddpo_learner_progress_timestamp_seconds",
+                                     "Unix time at which the learner last took a sample over, "
+                                     "stepped or published.")
+                             .Add({})),
+      checkpoint_timestamp(GaugeFamily(r, "ddpo_learner_checkpoint_timestamp_seconds",
+                                       "Unix time of the newest checkpoint; 0 before the first.")
+                               .Add({})),
+      leases_outstanding(
+          GaugeFamily(r, "ddpo_learner_leases_outstanding", "Tasks that actors hold.").Add({})),
+      leases_expired(CounterFamily(r, "ddpo_learner_leases_expired_total",
+                                   "Leases that ended without their task being done.")
+                         .Add({})),
+      tasks_failed(CounterFamily(r, "ddpo_learner_tasks_failed_total",
+                                 "Tasks that actors gave back with an error.")
+                       .Add({})),
+      actors_lag_0_(Actors(r, "0")),
+      actors_lag_1_(Actors(r, "1")),
+      actors_lag_2_(Actors(r, "2+")) {}
+
+void LearnerMetrics::SetActors(absl::Span<const int64_t> acknowledged_versions,
+                               int64_t newest_version) {
+  int counts[3] = {0, 0, 0};
+  for (const int64_t version : acknowledged_versions) {
+    const int64_t lag = version < 0 ? 2 : newest_version - version;
+    ++counts[lag <= 0 ? 0 : lag == 1 ? 1 : 2];
+  }
+  actors_lag_0_.Set(counts[0]);
+  actors_lag_1_.Set(counts[1]);
+  actors_lag_2_.Set(counts[2]);
+}
+
+}  // namespace ddpo
