@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "common/diffusion/ddim_config.h"
 
 namespace ddpo {
 
@@ -16,12 +17,21 @@ struct DdimStep {
 };
 
 // diffusers' DDIMScheduler with the log-probability of its Gaussian step (Eq. 12 and 16 of DDIM,
-// arXiv 2010.02502), as configured by scheduler_config.json.
+// arXiv 2010.02502), as configured by scheduler_config.json. Thread-safe.
+//
+// Two points where a step's Gaussian would have no width:
+//  - `set_alpha_to_one` makes the last step's σ zero. Where η > 0 that step uses ᾱ[0] instead, as
+//    ddpo-pytorch and TRL do whatever the config says; with η = 0 it is diffusers' step.
+//  - A step that has σ = 0 all the same (η = 0, or t = 0 with `linspace`) chooses nothing: its
+//    log-probability is the constant 0.
 class DdimScheduler {
  public:
+  // Reads dir/scheduler_config.json; see ReadDdimConfig for the errors.
   static absl::StatusOr<DdimScheduler> Load(const std::string& dir);
+  explicit DdimScheduler(const DdimConfig& config);
 
-  // Timesteps of a T-step denoising, from the noisiest on.
+  // Timesteps of a T-step denoising, from the noisiest on. INVALID_ARGUMENT for a T that is below 1
+  // or above num_train_timesteps, or that puts a timestep past the last one.
   absl::StatusOr<std::vector<int64_t>> Timesteps(int num_inference_steps) const;
 
   // Mean and standard deviation of π(x_{t−1} | x_t): sample and model_output [B,C,h,w] float32,
@@ -48,14 +58,9 @@ class DdimScheduler {
                       const at::Tensor& timesteps) const;
 
  private:
-  DdimScheduler() = default;
-
-  at::Tensor alphas_cumprod_;  // [num_train_timesteps] float32
-  double final_alpha_cumprod_ = 1.0;
-  int64_t num_train_timesteps_ = 1000;
-  int64_t steps_offset_ = 0;
-  std::string timestep_spacing_;
-  std::string prediction_type_;
+  DdimConfig config_;
+  at::Tensor alphas_cumprod_;       // ᾱ, [num_train_timesteps] float32
+  at::Tensor final_alpha_cumprod_;  // ᾱ after the last step where η = 0, [1]
 };
 
 }  // namespace ddpo

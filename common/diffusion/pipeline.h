@@ -4,12 +4,15 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
 #include "common/diffusion/ddim_scheduler.h"
 #include "common/nn/clip_text_encoder.h"
 #include "common/nn/clip_tokenizer.h"
@@ -38,7 +41,8 @@ struct Trajectory {
   at::Tensor log_probs;  // [B,T]
 };
 
-// A text-to-image pipeline of the SD 1.x family, from a folder in diffusers' layout.
+// A text-to-image pipeline of the SD 1.x family, from a folder in diffusers' layout. Its const
+// functions are thread-safe.
 class Pipeline {
  public:
   // A folder of another family, a missing file, tensor or config key and a wrong shape are
@@ -46,21 +50,27 @@ class Pipeline {
   static absl::StatusOr<std::unique_ptr<Pipeline>> Load(const std::string& dir,
                                                         const NetworkOptions& options);
 
-  // [B,L,D] float32; repeated prompts are encoded once.
-  at::Tensor EncodePrompts(const std::vector<std::string>& prompts) const;
+  // [B,L,D] float32. Each prompt is encoded by itself, so that its embedding has the same bits in
+  // whatever company it comes, and once: embeddings are kept for later calls.
+  at::Tensor EncodePrompts(const std::vector<std::string>& prompts) const
+      ABSL_LOCKS_EXCLUDED(embeddings_mutex_);
 
   // Draws each sample's noise from LibTorch's CPU generator at its own seed: x_T, then z of each
-  // step; so a sample does not depend on its neighbours.
+  // step; so a sample does not depend on its neighbours. The same numbers in Python:
+  //   generator = torch.Generator().manual_seed(seed)
+  //   x_T = torch.randn((1, C, h, w), generator=generator), then z of each step likewise
   DenoiseNoise DrawNoise(const std::vector<uint64_t>& seeds, int num_steps) const;
 
   // Guided ε for a batch: one forward of [uncond, cond]; just cond where guidance_scale is 1.
   // latents [B,C,h,w], timesteps [B], uncond and cond [B,L,D].
+  // Gradients flow through both branches into the LoRA tensors that require them.
   at::Tensor PredictNoise(const at::Tensor& latents, const at::Tensor& timesteps,
                           const at::Tensor& uncond, const at::Tensor& cond, double guidance_scale,
                           const LoraWeights* lora) const;
 
-  // Denoises with DDIM and records every step. Called between steps: `on_step(step)`; a status
-  // that is not OK ends it early and is returned.
+  // Denoises with DDIM, without gradients, and records every step. Called before each step:
+  // `on_step(step)`; a status that is not OK ends it early and is returned. INVALID_ARGUMENT for
+  // noise of another shape and for numbers of steps that the scheduler does not have.
   absl::StatusOr<Trajectory> Denoise(const std::vector<std::string>& prompts,
                                      const DenoiseNoise& noise, const DenoiseOptions& options,
                                      const LoraWeights* lora,
@@ -78,7 +88,8 @@ class Pipeline {
   const ClipTokenizer& tokenizer() const { return *tokenizer_; }
   const DdimScheduler& scheduler() const { return *scheduler_; }
 
-  // SHA-256 over the names, sizes and bytes of the folder's weight and config files, hexadecimal.
+  // SHA-256 over the names, sizes and bytes of the files that Load may read (model_index.json and
+  // the components' JSON, text and safetensors files), in hexadecimal.
   static absl::StatusOr<std::string> ModelDigest(const std::string& dir);
 
  private:
@@ -90,6 +101,10 @@ class Pipeline {
   std::unique_ptr<ClipTokenizer> tokenizer_;
   std::unique_ptr<DdimScheduler> scheduler_;
   NetworkOptions options_;
+
+  mutable absl::Mutex embeddings_mutex_;
+  // By prompt, [L,D] each.
+  mutable std::map<std::string, at::Tensor> embeddings_ ABSL_GUARDED_BY(embeddings_mutex_);
 };
 
 }  // namespace ddpo

@@ -1,0 +1,248 @@
+"""Writes the golden files of the scheduler, the pipeline and the policy gradient step.
+
+    python tools/python/goldens/make_diffusion_goldens.py
+
+Needs torch, diffusers, transformers and peft. Under tests/goldens:
+    schedulers/CASE/scheduler_config.json   diffusers' DDIMScheduler in each configuration of SCHEDULERS
+    schedulers/ddim.safetensors             CASE.timesteps.T, CASE.add_noise.NAME, and CASE.ddim.T.STEP.ETA.NAME
+                                            of single steps (log_prob only where the step has a width)
+    pipelines/tiny/                         a whole random pipeline, weights in fp16
+    pipelines/tiny_fixtures/*.safetensors   fixtures of kinds denoise and policy_gradient_step on it; the noise of
+                                            two seeds
+Weights are rounded to fp16 before anything is computed, so that small files lose nothing.
+"""
+
+import json
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
+from peft.utils import get_peft_model_state_dict
+from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
+from transformers.models.clip.tokenization_clip import bytes_to_unicode
+
+ROOT = Path(__file__).resolve().parents[3]
+GOLDENS = ROOT / "tests" / "goldens"
+sys.path.insert(0, str(ROOT / "tools" / "python"))
+
+from reference import ddpo_reference  # noqa: E402
+
+STABLE_DIFFUSION = dict(
+    beta_start=0.00085,
+    beta_end=0.012,
+    beta_schedule="scaled_linear",
+    clip_sample=False,
+    set_alpha_to_one=False,
+    steps_offset=1,
+)
+SCHEDULERS = {
+    "sd15": STABLE_DIFFUSION,
+    "trailing": STABLE_DIFFUSION | dict(timestep_spacing="trailing", steps_offset=0),
+    "linspace": STABLE_DIFFUSION | dict(timestep_spacing="linspace"),
+    "v_prediction": STABLE_DIFFUSION | dict(prediction_type="v_prediction", timestep_spacing="trailing"),
+    "sample_prediction": STABLE_DIFFUSION | dict(prediction_type="sample"),
+    "linear": dict(clip_sample=False, num_train_timesteps=500),
+    "squaredcos": dict(clip_sample=False, beta_schedule="squaredcos_cap_v2", set_alpha_to_one=False),
+}
+PROMPTS = ["a cat", "an ant", "a cat", "two dogs"]
+
+
+def golden_step(scheduler: DDIMScheduler, t: int, eta: float, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """One step of diffusers with the noise given; its mean is the step with no noise."""
+    shape = (2, 4, 3, 2)
+    values = {name: torch.randn(shape, generator=generator) for name in ("sample", "model_output", "noise")}
+    arguments = values["model_output"], t, values["sample"]
+    prev_sample = scheduler.step(*arguments, eta=eta, variance_noise=values["noise"]).prev_sample
+    mean = scheduler.step(*arguments, eta=eta, variance_noise=torch.zeros(shape)).prev_sample
+    prev_t = t - scheduler.config.num_train_timesteps // scheduler.num_inference_steps
+    std = eta * math.sqrt(scheduler._get_variance(t, prev_t))
+    if std > 0:
+        elements = -((prev_sample - mean) ** 2) / (2 * std**2) - math.log(std) - 0.5 * math.log(2 * math.pi)
+        values["log_prob"] = elements.mean(dim=(1, 2, 3))
+    return values | {"prev_sample": prev_sample, "eta": torch.tensor([eta])}
+
+
+def write_schedulers(folder: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    tensors = {}
+    for case, config in SCHEDULERS.items():
+        scheduler = DDIMScheduler(**config)
+        scheduler.save_pretrained(folder / case)
+        original, noise = torch.randn(2, 3, 4, 2, 2, generator=generator)
+        timesteps = torch.tensor([0, 250, 499])
+        noisy = scheduler.add_noise(original, noise, timesteps)
+        values = {"original": original, "noise": noise, "timesteps": timesteps, "noisy": noisy}
+        tensors |= {f"{case}.add_noise.{name}": value for name, value in values.items()}
+        for count in (1, 7, 50, 125):
+            scheduler.set_timesteps(count)
+            tensors[f"{case}.timesteps.{count}"] = scheduler.timesteps
+        for count in (7, 50):
+            scheduler.set_timesteps(count)
+            for index in (0, count - 1) if count == 50 else (3,):
+                for eta in (0.0, 1.0) if count == 50 else (0.4,):
+                    # With ᾱ = 1 at the end diffusers' last step has no density; see DdimScheduler.
+                    if eta > 0 and index == count - 1 and scheduler.config.set_alpha_to_one:
+                        continue
+                    step = golden_step(scheduler, int(scheduler.timesteps[index]), eta, generator)
+                    prefix = f"{case}.ddim.{count}.{index}.{eta}"
+                    tensors |= {f"{prefix}.{name}": value for name, value in step.items()}
+    save_file({k: v.clone().contiguous() for k, v in tensors.items()}, folder / "ddim.safetensors")
+
+
+def make_tokenizer(folder: Path) -> CLIPTokenizer:
+    alphabet = list(bytes_to_unicode().values())
+    merges = ["a n</w>", "c a", "ca t</w>", "d o", "do g"]
+    tokens = alphabet + [c + "</w>" for c in alphabet] + [merge.replace(" ", "") for merge in merges]
+    tokens += ["<|startoftext|>", "<|endoftext|>"]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
+    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=8)
+
+
+def randomize(module: torch.nn.Module, generator: torch.Generator) -> None:
+    """Random weights that keep activations near unit size, on fp16's grid."""
+    for name, parameter in module.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if parameter.dim() > 1:
+            value = noise / parameter[0].numel() ** 0.5
+        else:
+            value = 0.2 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
+        parameter.data.copy_(value.half().float())
+
+
+def make_pipeline(folder: Path) -> StableDiffusionPipeline:
+    """Saves the pipeline in fp16 and returns it in float32."""
+    generator = torch.Generator().manual_seed(1)
+    tokenizer = make_tokenizer(folder / "tokenizer")
+    text = CLIPTextConfig(
+        vocab_size=len(tokenizer),
+        max_position_embeddings=tokenizer.model_max_length,
+        hidden_size=12,
+        intermediate_size=24,
+        num_attention_heads=2,
+        num_hidden_layers=2,
+        bos_token_id=tokenizer.bos_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    pipe = StableDiffusionPipeline(
+        unet=UNet2DConditionModel(
+            sample_size=4,
+            block_out_channels=(8, 16),
+            layers_per_block=1,
+            down_block_types=("CrossAttnDownBlock2D", "DownBlock2D"),
+            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D"),
+            cross_attention_dim=12,
+            attention_head_dim=2,
+            norm_num_groups=4,
+        ),
+        vae=AutoencoderKL(
+            block_out_channels=(8, 8),
+            down_block_types=("DownEncoderBlock2D",) * 2,
+            up_block_types=("UpDecoderBlock2D",) * 2,
+            latent_channels=4,
+            layers_per_block=1,
+            norm_num_groups=4,
+            sample_size=8,
+        ),
+        text_encoder=CLIPTextModel(text),
+        tokenizer=tokenizer,
+        scheduler=DDIMScheduler(**STABLE_DIFFUSION),
+        safety_checker=None,
+        feature_extractor=None,
+        requires_safety_checker=False,
+    )
+    for module in (pipe.unet, pipe.vae, pipe.text_encoder):
+        randomize(module.eval().requires_grad_(False), generator)
+    pipe.to(dtype=torch.float16).save_pretrained(folder)
+    return pipe.to(dtype=torch.float32)
+
+
+def random_lora(pipe: StableDiffusionPipeline, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """A rank-2 LoRA whose product is not zero, under PEFT's keys."""
+    pipe.unet.add_adapter(ddpo_reference.LoraConfig(r=2, lora_alpha=2, target_modules=ddpo_reference.LORA_TARGETS))
+    shapes = {key: value.shape for key, value in get_peft_model_state_dict(pipe.unet).items()}
+    pipe.unet.delete_adapters("default")
+    return {f"unet.{key}": torch.randn(shape, generator=generator) * 0.2 for key, shape in sorted(shapes.items())}
+
+
+def write_fixture(
+    path: Path, kind: str, params: dict[str, Any], inputs: dict[str, torch.Tensor], outputs: dict[str, torch.Tensor]
+) -> None:
+    tensors = {f"in.{name}": value for name, value in inputs.items()}
+    tensors |= {f"out.{name}": value for name, value in outputs.items()}
+    tensors = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
+    save_file(tensors, path, metadata={"kind": kind, "params": json.dumps(params, sort_keys=True)})
+
+
+def write_fixtures(pipe: StableDiffusionPipeline, folder: Path) -> None:
+    generator = torch.Generator().manual_seed(2)
+    folder.mkdir(parents=True, exist_ok=True)
+    lora = {f"lora.{key}": value for key, value in random_lora(pipe, generator).items()}
+    steps, batch = 4, len(PROMPTS)
+    latent_shape = (batch, 4, pipe.unet.config.sample_size, pipe.unet.config.sample_size)
+    noise = {
+        "latents": torch.randn(latent_shape, generator=generator),
+        "noise": torch.randn((steps, *latent_shape), generator=generator),
+    }
+    sampling = {"prompts": PROMPTS, "num_inference_steps": steps, "guidance_scale": 5.0, "eta": 1.0}
+    base = ddpo_reference.denoise(pipe, sampling, **noise)
+    write_fixture(folder / "denoise.safetensors", "denoise", sampling, noise, base)
+    ddpo_reference.set_lora(pipe.unet, {key.removeprefix("lora."): value for key, value in lora.items()})
+    rollout = ddpo_reference.denoise(pipe, sampling, **noise)
+    pipe.unet.delete_adapters("default")
+    write_fixture(folder / "denoise_lora.safetensors", "denoise", sampling, noise | lora, rollout)
+
+    inputs = lora | {
+        "latents": rollout["latents"],
+        # Moved a little, so that some ratios leave the clip range to either side.
+        "log_probs": rollout["log_probs"] + 2e-3 * torch.randn((batch, steps), generator=generator),
+        "advantages": torch.tensor([1.5, -0.7, 6.0, -2.0]),
+        "timestep_order": torch.stack([torch.randperm(steps, generator=generator) for _ in range(batch)]),
+    }
+    training = sampling | {
+        "clip_range": 1e-3,
+        "adv_clip": 5.0,
+        "learning_rate": 1e-3,
+        "adam_beta1": 0.9,
+        "adam_beta2": 0.999,
+        "adam_epsilon": 1e-8,
+        "adam_weight_decay": 1e-4,
+        "max_grad_norm": 0.5,
+        "minibatch_size": 2,
+    }
+    for objective in ("ddpo_is", "ddpo_sf"):
+        params = training | {"objective": objective}
+        outputs = ddpo_reference.policy_gradient_step(pipe, params, inputs)
+        path = folder / f"policy_gradient_step_{objective}.safetensors"
+        write_fixture(path, "policy_gradient_step", params, inputs, outputs)
+
+
+def write_noise(path: Path) -> None:
+    """What seeds 7 and 8 draw for a latent [4,4,4] and three steps."""
+    drawn = []
+    for seed in (7, 8):
+        generator = torch.Generator().manual_seed(seed)
+        drawn.append([torch.randn((1, 4, 4, 4), generator=generator) for _ in range(4)])
+    outputs = {
+        "latents": torch.cat([sample[0] for sample in drawn]),
+        "noise": torch.stack([torch.cat([sample[step] for sample in drawn]) for step in (1, 2, 3)]),
+    }
+    write_fixture(path, "noise", {"seeds": [7, 8]}, {}, outputs)
+
+
+def main() -> None:
+    torch.set_num_threads(1)
+    write_schedulers(GOLDENS / "schedulers")
+    pipe = make_pipeline(GOLDENS / "pipelines" / "tiny")
+    write_fixtures(pipe, GOLDENS / "pipelines" / "tiny_fixtures")
+    write_noise(GOLDENS / "pipelines" / "tiny_fixtures" / "noise.safetensors")
+
+
+if __name__ == "__main__":
+    main()
