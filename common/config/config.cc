@@ -18,16 +18,6 @@ using config::v1::Config;
 using google::protobuf::FieldDescriptor;
 using google::protobuf::Message;
 
-// Parses text as YAML; yaml-cpp reports errors by exceptions.
-absl::StatusOr<YAML::Node> ParseYaml(const std::string& text, const std::string& source) {
-  try {
-    return YAML::Load(text);
-  } catch (const YAML::Exception& error) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(source, ":", error.mark.line + 1, ": not YAML: ", error.msg));
-  }
-}
-
 void EmitValue(const Message& message, const FieldDescriptor* field, int index,
                YAML::Emitter& out) {
   const auto* reflection = message.GetReflection();
@@ -133,28 +123,7 @@ class DifferenceReporter : public google::protobuf::util::MessageDifferencer::Re
 absl::StatusOr<Config> ParseConfig(const std::string& yaml, const std::string& source,
                                    const std::vector<std::string>& overrides) {
   Config config;
-  SetDefaults(&config);
-  DDPO_ASSIGN_OR_RETURN(const YAML::Node root, ParseYaml(yaml, source));
-  YamlReader reader(source);
-  reader.ReadMessage(root, "", &config);
-  std::vector<std::string> faults = reader.faults();
-  for (const std::string& override_text : overrides) {
-    const std::string override_source = absl::StrCat("--set ", override_text);
-    const size_t equals = override_text.find('=');
-    if (equals == std::string::npos || equals == 0) {
-      faults.push_back(absl::StrCat(override_source, ": expected KEY=VALUE"));
-      continue;
-    }
-    auto value = ParseYaml(override_text.substr(equals + 1), override_source);
-    if (!value.ok()) return value.status();
-    YamlReader override_reader(override_source);
-    override_reader.ReadOverride(override_text.substr(0, equals), *value, &config);
-    faults.insert(faults.end(), override_reader.faults().begin(), override_reader.faults().end());
-  }
-  for (const std::string& path : MissingRequired(config)) {
-    faults.push_back(absl::StrCat(source, ": ", path, ": the key is missing"));
-  }
-  if (!faults.empty()) return absl::InvalidArgumentError(absl::StrJoin(faults, "\n"));
+  DDPO_RETURN_IF_ERROR(ParseYamlMessage(yaml, source, overrides, &config));
   if (absl::Status valid = ValidateConfig(config); !valid.ok()) {
     return absl::InvalidArgumentError(absl::StrCat(source, ": ", valid.message()));
   }

@@ -6,10 +6,12 @@
 #include <limits>
 #include <set>
 
+#include "absl/status/statusor.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
 #include "ddpo/config/v1/config.pb.h"
 
 namespace ddpo {
@@ -141,6 +143,16 @@ std::string SetFromText(const std::string& text, const FieldDescriptor* field, M
   }
 }
 
+// Parses text as YAML; yaml-cpp reports errors by exceptions.
+absl::StatusOr<YAML::Node> ParseYaml(const std::string& text, const std::string& source) {
+  try {
+    return YAML::Load(text);
+  } catch (const YAML::Exception& error) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(source, ":", error.mark.line + 1, ": not YAML: ", error.msg));
+  }
+}
+
 }  // namespace
 
 void YamlReader::AddFault(const YAML::Node& node, const std::string& path,
@@ -243,6 +255,33 @@ std::vector<std::string> MissingRequired(const Message& message, const std::stri
     }
   }
   return missing;
+}
+
+absl::Status ParseYamlMessage(const std::string& yaml, const std::string& source,
+                              const std::vector<std::string>& overrides, Message* message) {
+  SetDefaults(message);
+  DDPO_ASSIGN_OR_RETURN(const YAML::Node root, ParseYaml(yaml, source));
+  YamlReader reader(source);
+  reader.ReadMessage(root, "", message);
+  std::vector<std::string> faults = reader.faults();
+  for (const std::string& override_text : overrides) {
+    const std::string override_source = absl::StrCat("--set ", override_text);
+    const size_t equals = override_text.find('=');
+    if (equals == std::string::npos || equals == 0) {
+      faults.push_back(absl::StrCat(override_source, ": expected KEY=VALUE"));
+      continue;
+    }
+    DDPO_ASSIGN_OR_RETURN(const YAML::Node value,
+                          ParseYaml(override_text.substr(equals + 1), override_source));
+    YamlReader override_reader(override_source);
+    override_reader.ReadOverride(override_text.substr(0, equals), value, message);
+    faults.insert(faults.end(), override_reader.faults().begin(), override_reader.faults().end());
+  }
+  for (const std::string& path : MissingRequired(*message)) {
+    faults.push_back(absl::StrCat(source, ": ", path, ": the key is missing"));
+  }
+  if (!faults.empty()) return absl::InvalidArgumentError(absl::StrJoin(faults, "\n"));
+  return absl::OkStatus();
 }
 
 }  // namespace ddpo

@@ -6,6 +6,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+
 namespace ddpo {
 
 // Fills a message from YAML by reflection, with the FieldRule options of its fields. Faults are
@@ -44,5 +46,11 @@ void SetDefaults(google::protobuf::Message* message);
 // Fields that have to be given and are not, as key paths.
 std::vector<std::string> MissingRequired(const google::protobuf::Message& message,
                                          const std::string& path = "");
+
+// Sets the defaults, reads YAML text and then KEY=VALUE overrides into a message, and checks that
+// what is required is there. INVALID_ARGUMENT lists every fault.
+absl::Status ParseYamlMessage(const std::string& yaml, const std::string& source,
+                              const std::vector<std::string>& overrides,
+                              google::protobuf::Message* message);
 
 }  // namespace ddpo
