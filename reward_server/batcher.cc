@@ -84,13 +84,18 @@ absl::Status Batcher::Submit(std::shared_ptr<BatchCall> call) {
       status = AbortedStatus();
     } else if (!fits()) {
       stats_.refused_items += items;
+      CountItems("refused", items);
       status = absl::ResourceExhaustedError(absl::StrCat(
           "the queue of scorer ", info().name, " holds ", stats_.waiting_items, " items of ",
           stats_.waiting_bytes, " bytes; no room for ", items, " items of ", bytes, " bytes"));
     } else {
       stats_.waiting_items += items;
       stats_.waiting_bytes += bytes;
-      for (size_t i = 0; i < call->items(); ++i) queue_.Push(call->caller(), Item{call, i});
+      if (options_.metrics != nullptr) {
+        options_.metrics->queue_depth.Set(static_cast<double>(stats_.waiting_items));
+      }
+      const absl::Time now = options_.clock->Now();
+      for (size_t i = 0; i < call->items(); ++i) queue_.Push(call->caller(), Item{call, i, now});
       may_prepare_.SignalAll();
     }
   }
@@ -204,6 +209,15 @@ std::vector<Batcher::Dropped> Batcher::ExtractUnwanted() {
 void Batcher::StopWaiting(const Item& item) {
   --stats_.waiting_items;
   stats_.waiting_bytes -= BytesPerItem(*item.call);
+  if (options_.metrics != nullptr) {
+    options_.metrics->queue_depth.Set(static_cast<double>(stats_.waiting_items));
+  }
+}
+
+void Batcher::CountItems(absl::string_view outcome, int64_t count) {
+  if (options_.metrics != nullptr && count > 0) {
+    options_.metrics->items[outcome].Increment(static_cast<double>(count));
+  }
 }
 
 void Batcher::ReportDropped(std::vector<Dropped> dropped) {
@@ -212,6 +226,7 @@ void Batcher::ReportDropped(std::vector<Dropped> dropped) {
     absl::MutexLock lock(&mu_);
     stats_.dropped_items += static_cast<int64_t>(dropped.size());
   }
+  CountItems("dropped", static_cast<int64_t>(dropped.size()));
   for (Dropped& drop : dropped) drop.item.call->OnDropped(drop.item.index, std::move(drop.reason));
 }
 
@@ -243,7 +258,10 @@ void Batcher::PrepareLoop() {
         prepared_.push_back({item, *std::move(input), options_.clock->Now()});
       } else {
         StopWaiting(item);
-        if (dropped.ok()) ++stats_.failed_items;
+        if (dropped.ok()) {
+          ++stats_.failed_items;
+          CountItems("failed", 1);
+        }
         // A place became free, or nothing more will come after this one.
         may_prepare_.SignalAll();
       }
@@ -308,6 +326,14 @@ void Batcher::Score(std::vector<PreparedItem> batch) {
   const absl::Time start = options_.clock->Now();
   std::vector<absl::StatusOr<ScoreValue>> outcomes = scorer_->ScoreBatch(inputs);
   const double seconds = absl::ToDoubleSeconds(options_.clock->Now() - start);
+  if (options_.metrics != nullptr) {
+    options_.metrics->batch_size.Observe(static_cast<double>(batch.size()));
+    options_.metrics->compute_seconds.Observe(seconds);
+    for (const PreparedItem& prepared : batch) {
+      options_.metrics->queue_wait_seconds.Observe(
+          absl::ToDoubleSeconds(start - prepared.item.arrived));
+    }
+  }
   if (outcomes.size() != batch.size()) {
     outcomes.assign(batch.size(), absl::InternalError(absl::StrCat(
                                       "scorer ", info().name, " gave ", outcomes.size(),
@@ -318,9 +344,11 @@ void Batcher::Score(std::vector<PreparedItem> batch) {
     outcome = CheckFinite(std::move(outcome), info().name);
     if (!outcome.ok()) ++failed;
   }
+  const int64_t count = static_cast<int64_t>(batch.size());
+  CountItems("scored", count - failed);
+  CountItems("failed", failed);
   {
     absl::MutexLock lock(&mu_);
-    const int64_t count = static_cast<int64_t>(batch.size());
     stats_.scored_items += count - failed;
     stats_.failed_items += failed;
     ++stats_.batches;

@@ -12,9 +12,11 @@
 #include "absl/base/thread_annotations.h"
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/metrics/reward_server_metrics.h"
 #include "reward_server/fair_queue.h"
 #include "reward_server/scorer.h"
 
@@ -71,9 +73,11 @@ struct BatcherOptions {
   // Threads that call the scorer; 1 where the scorer is not thread-safe.
   int scoring_threads = 1;
   Clock* clock = Clock::Real();
+  // Null for none.
+  ScorerMetrics* metrics = nullptr;
 };
 
-// What a batcher has done and holds, for metrics.
+// What a batcher has done and holds.
 struct BatcherStats {
   int64_t waiting_items = 0;
   int64_t waiting_bytes = 0;
@@ -121,6 +125,7 @@ class Batcher {
   struct Item {
     std::shared_ptr<BatchCall> call;
     size_t index = 0;
+    absl::Time arrived;
   };
   struct PreparedItem {
     Item item;
@@ -146,6 +151,7 @@ class Batcher {
   std::vector<Dropped> ExtractUnwanted() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
   // An item leaves the waiting ones, to be computed or dropped.
   void StopWaiting(const Item& item) ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_);
+  void CountItems(absl::string_view outcome, int64_t count);
   void ReportDropped(std::vector<Dropped> dropped) ABSL_LOCKS_EXCLUDED(mu_);
   void Join() ABSL_LOCKS_EXCLUDED(mu_);
 

@@ -22,21 +22,22 @@ using reward::v1::ScoreResponse;
 // when the last item is reported.
 class UnaryItems : public BatchCall {
  public:
-  UnaryItems(const ScorerInfo& scorer, int64_t max_pixels,
-             const grpc::CallbackServerContext& context, absl::Time deadline,
-             const ScoreRequest* request, ScoreResponse* response,
-             grpc::ServerUnaryReactor* reactor)
-      : BatchCall(context.peer(), deadline, static_cast<size_t>(request->items_size()),
+  UnaryItems(const ScorerInfo& scorer, const RewardServiceOptions& options,
+             const grpc::CallbackServerContext& context, const ScoreRequest* request,
+             ScoreResponse* response, grpc::ServerUnaryReactor* reactor)
+      : BatchCall(context.peer(), ItemDeadline(context, options),
+                  static_cast<size_t>(request->items_size()),
                   static_cast<int64_t>(request->ByteSizeLong())),
         scorer_(scorer),
-        max_pixels_(max_pixels),
+        options_(options),
         request_(request),
         response_(response),
         reactor_(reactor),
         remaining_(items()) {}
 
   absl::StatusOr<ScoringInput> Prepare(size_t index) override {
-    return ToScoringInput(request_->items(static_cast<int>(index)), scorer_, max_pixels_);
+    return ToScoringInput(request_->items(static_cast<int>(index)), scorer_,
+                          options_.max_image_pixels);
   }
 
   void OnOutcome(size_t index, absl::StatusOr<ScoreValue> outcome) override {
@@ -61,11 +62,12 @@ class UnaryItems : public BatchCall {
       absl::MutexLock lock(&mu_);
       status = status_;
     }
+    CountRequest(options_, scorer_.name, status);
     reactor_->Finish(ToGrpcStatus(status));
   }
 
   const ScorerInfo& scorer_;
-  const int64_t max_pixels_;
+  const RewardServiceOptions& options_;
   const ScoreRequest* const request_;
   ScoreResponse* const response_;
   grpc::ServerUnaryReactor* const reactor_;
@@ -80,21 +82,25 @@ class ScoreReactor : public grpc::ServerUnaryReactor {
              grpc::CallbackServerContext* context, const ScoreRequest* request,
              ScoreResponse* response) {
     absl::StatusOr<Batcher*> batcher = pool->Find(request->scorer());
-    if (!batcher.ok()) return Finish(ToGrpcStatus(batcher.status()));
+    if (!batcher.ok()) {
+      CountRequest(options, request->scorer(), batcher.status());
+      return Finish(ToGrpcStatus(batcher.status()));
+    }
     batcher_ = *batcher;
     response->set_scorer(batcher_->info().name);
     response->set_scorer_digest(batcher_->info().digest);
     for (const reward::v1::ScoreItem& item : request->items()) {
       response->add_results()->set_item_id(item.item_id());
     }
-    items_ = std::make_shared<UnaryItems>(batcher_->info(), options.max_image_pixels, *context,
-                                          ItemDeadline(*context, options), request, response, this);
+    items_ =
+        std::make_shared<UnaryItems>(batcher_->info(), options, *context, request, response, this);
     absl::Status status = batcher_->Submit(items_);
     if (status.ok()) return;
     if (absl::IsResourceExhausted(status)) {
       context->AddTrailingMetadata(kRetryAfterKey,
                                    absl::StrCat(absl::ToInt64Milliseconds(batcher_->RetryAfter())));
     }
+    CountRequest(options, request->scorer(), status);
     Finish(ToGrpcStatus(status));
   }
 

@@ -11,7 +11,7 @@ namespace ddpo {
 
 absl::StatusOr<std::unique_ptr<ScorerPool>> ScorerPool::Create(
     const ScorerRegistry& registry, const std::vector<std::string>& names,
-    const BatcherOptions& options) {
+    const BatcherOptions& options, RewardServerMetrics* metrics) {
   if (names.empty()) {
     return absl::InvalidArgumentError(absl::StrCat("no scorer is named; this program knows ",
                                                    absl::StrJoin(registry.Names(), ", ")));
@@ -25,14 +25,16 @@ absl::StatusOr<std::unique_ptr<ScorerPool>> ScorerPool::Create(
     DDPO_ASSIGN_OR_RETURN(auto scorer, registry.Make(name));
     scorers.push_back(std::move(scorer));
   }
-  return std::make_unique<ScorerPool>(std::move(scorers), options);
+  return std::make_unique<ScorerPool>(std::move(scorers), options, metrics);
 }
 
-ScorerPool::ScorerPool(std::vector<std::unique_ptr<Scorer>> scorers,
-                       const BatcherOptions& options) {
+ScorerPool::ScorerPool(std::vector<std::unique_ptr<Scorer>> scorers, const BatcherOptions& options,
+                       RewardServerMetrics* metrics) {
   for (std::unique_ptr<Scorer>& scorer : scorers) {
     const std::string name = scorer->info().name;
-    batchers_[name] = std::make_unique<Batcher>(std::move(scorer), options);
+    BatcherOptions own_options = options;
+    if (metrics != nullptr) own_options.metrics = &metrics->ForScorer(name);
+    batchers_[name] = std::make_unique<Batcher>(std::move(scorer), own_options);
   }
 }
 

@@ -19,10 +19,12 @@ class ScorerPool {
   // registry's error.
   static absl::StatusOr<std::unique_ptr<ScorerPool>> Create(const ScorerRegistry& registry,
                                                             const std::vector<std::string>& names,
-                                                            const BatcherOptions& options);
+                                                            const BatcherOptions& options,
+                                                            RewardServerMetrics* metrics = nullptr);
 
   // For scorers that were made elsewhere.
-  ScorerPool(std::vector<std::unique_ptr<Scorer>> scorers, const BatcherOptions& options);
+  ScorerPool(std::vector<std::unique_ptr<Scorer>> scorers, const BatcherOptions& options,
+             RewardServerMetrics* metrics = nullptr);
 
   // NOT_FOUND lists the names that this server has. The pool owns the batcher.
   absl::StatusOr<Batcher*> Find(const std::string& name) const;

@@ -50,6 +50,7 @@ grpc::ServerUnaryReactor* RewardServiceImpl::Score(grpc::CallbackServerContext* 
     draining = draining_;
   }
   if (draining) {
+    CountRequest(options_, request->scorer(), DrainingStatus());
     grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
     reactor->Finish(ToGrpcStatus(DrainingStatus()));
     return reactor;

@@ -5,8 +5,11 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
+#include "common/metrics/reward_server_metrics.h"
 
 namespace ddpo {
 
@@ -18,7 +21,14 @@ struct RewardServiceOptions {
   // Work is dropped after this time although its caller named no deadline or a later one.
   absl::Duration max_item_duration = absl::Minutes(10);
   Clock* clock = Clock::Real();
+  // Null for none.
+  RewardServerMetrics* metrics = nullptr;
 };
+
+inline void CountRequest(const RewardServiceOptions& options, absl::string_view scorer,
+                         const absl::Status& status) {
+  if (options.metrics != nullptr) options.metrics->ForScorer(scorer).CountRequest(status.code());
+}
 
 // When an item that comes now is not worth computing any more.
 inline absl::Time ItemDeadline(const grpc::CallbackServerContext& context,

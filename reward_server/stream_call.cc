@@ -166,6 +166,7 @@ void StreamCall::Proceed() {
   bool read = false;
   bool finish = false;
   absl::Status status;
+  std::string scorer;
   {
     absl::MutexLock lock(&mu_);
     if (finished_) return;
@@ -181,11 +182,15 @@ void StreamCall::Proceed() {
     if (ended_ && items_ == 0 && users_ == 0 && !writing_) {
       finished_ = finish = true;
       status = status_;
+      if (batcher_ != nullptr) scorer = batcher_->info().name;
     }
   }
   if (write) reactor_->StartWrite(&response_);
   if (read) reactor_->StartRead(&request_);
-  if (finish) reactor_->Finish(ToGrpcStatus(status));
+  if (finish) {
+    CountRequest(options_, scorer, status);
+    reactor_->Finish(ToGrpcStatus(status));
+  }
 }
 
 }  // namespace ddpo
