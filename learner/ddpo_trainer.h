@@ -1,0 +1,38 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "common/diffusion/pipeline.h"
+#include "learner/adamw.h"
+#include "learner/policy_gradient_step.h"
+#include "learner/policy_trainer.h"
+
+namespace ddpo {
+
+struct DdpoTrainerOptions {
+  // objective.num_steps and eta, and guidance_scale, are those of sampling.
+  PolicyGradientOptions step;
+  AdamWOptions optimizer;
+  // Minibatches of one optimizer step.
+  int gradient_accumulation = 1;
+  // Passes over an epoch's samples.
+  int inner_epochs = 1;
+  // Trains on this fraction of each sample's shuffled timesteps.
+  double timestep_fraction = 1.0;
+  int lora_rank = 4;
+  // 0 stands for lora_rank.
+  double lora_alpha = 0;
+  // Backward passes side by side; the result does not depend on it.
+  int parallel_backwards = 1;
+  // Seeds the first LoRA weights and the shuffles.
+  uint64_t run_seed = 42;
+};
+
+// The trainer of DDPO's policy gradients (arXiv 2305.13301), with fresh LoRA weights from the run's
+// seed. INVALID_ARGUMENT for options out of range, INTERNAL where LibTorch fails.
+absl::StatusOr<std::unique_ptr<PolicyTrainer>> CreateDdpoTrainer(
+    const DdpoTrainerOptions& options, std::unique_ptr<const Pipeline> pipeline);
+
+}  // namespace ddpo

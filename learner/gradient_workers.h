@@ -1,0 +1,61 @@
+#pragma once
+
+#include <ATen/ATen.h>
+
+#include <cstdint>
+#include <functional>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "common/nn/lora.h"
+
+namespace ddpo {
+
+// Threads that compute the backward passes of one optimizer step side by side. The units' gradients
+// are added in the units' order, so the sum has the same bits for any number of threads, and is
+// what one thread would accumulate. One thread calls it.
+class GradientWorkers {
+ public:
+  // What one optimizer step is made of. The functions run on any worker, side by side.
+  struct Units {
+    int64_t count = 0;
+    // A unit's scalar loss, with LoRA tensors that require gradients.
+    std::function<absl::StatusOr<at::Tensor>(int64_t unit, const LoraWeights& lora)> loss;
+    // What an error message calls the unit.
+    std::function<std::string(int64_t unit)> name;
+  };
+
+  // Starts the threads; each computes with one intra-op thread.
+  explicit GradientWorkers(int threads);
+  // Joins them.
+  ~GradientWorkers();
+
+  GradientWorkers(const GradientWorkers&) = delete;
+  GradientWorkers& operator=(const GradientWorkers&) = delete;
+
+  // The sum over the units of d(loss)/d(LoRA), flattened in key order to [parameters] float32.
+  // The error of the first unit, in unit order, that failed: that of its loss function, or INTERNAL
+  // for a loss or gradient that is not finite and for what LibTorch throws; with the unit's name.
+  absl::StatusOr<at::Tensor> SumGradients(const LoraWeights& lora, const Units& units)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+ private:
+  struct Job;
+
+  void Run() ABSL_LOCKS_EXCLUDED(mutex_);
+  bool WorkerCanGoOn() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  absl::Mutex mutex_;
+  int threads_ready_ ABSL_GUARDED_BY(mutex_) = 0;
+  bool stopping_ ABSL_GUARDED_BY(mutex_) = false;
+  Job* job_ ABSL_GUARDED_BY(mutex_) = nullptr;  // null between calls of SumGradients
+  const int num_threads_;
+  std::vector<std::thread> threads_;
+};
+
+}  // namespace ddpo
