@@ -5,9 +5,14 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/nn/group_norm.h"
+#include "common/nn/stable_rows.h"
 
 namespace ddpo {
 namespace {
+
+// LibTorch computes a single image up to this size with another kernel than a batch, whose bits
+// differ.
+constexpr int64_t kMaxAloneElements = 20480;
 
 std::string Key(const std::string& prefix, const char* name) {
   return absl::StrCat(prefix, ".", name);
@@ -35,7 +40,10 @@ absl::StatusOr<Linear> Linear::LoadFromConv1x1(WeightLoader& loader, const std::
   return layer;
 }
 
-at::Tensor Linear::Forward(const at::Tensor& x) const { return at::linear(x, weight_, bias_); }
+at::Tensor Linear::Forward(const at::Tensor& x) const {
+  if (x.dim() != 2) return at::linear(x, weight_, bias_);
+  return at::linear(PadToStableRows(x), weight_, bias_).narrow(0, 0, x.size(0));
+}
 
 absl::StatusOr<Conv2d> Conv2d::Load(WeightLoader& loader, const std::string& prefix, int64_t in,
                                     int64_t out, int64_t size, int64_t stride,
@@ -57,8 +65,11 @@ at::Tensor Conv2d::Forward(const at::Tensor& x) const {
   if (winograd_.defined() && x.size(2) % 2 == 0 && x.size(3) % 2 == 0) {
     return winograd_.Forward(x, bias_);
   }
-  return at::conv2d(x.contiguous(at::MemoryFormat::ChannelsLast), weight_, bias_, stride_,
-                    padding_);
+  at::Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
+  const bool alone = x.size(0) == 1 && x.numel() <= kMaxAloneElements && x.is_cpu();
+  if (alone) input = at::cat({input, input});
+  const at::Tensor output = at::conv2d(input, weight_, bias_, stride_, padding_);
+  return alone ? output.narrow(0, 0, 1) : output;
 }
 
 absl::StatusOr<GroupNorm> GroupNorm::Load(WeightLoader& loader, const std::string& prefix,

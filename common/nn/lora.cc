@@ -97,6 +97,10 @@ absl::StatusOr<LoraWeights> LoraFromTensors(const UNet& unet, NamedTensors tenso
         absl::StrCat("LoRA alpha is ", alpha, ", but the .alpha tensors say ", tensor_alpha));
   }
   if (alpha == 0) alpha = tensor_alpha;
+  if (!std::isfinite(alpha) || alpha < 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("LoRA alpha is ", alpha, ", expected a positive number"));
+  }
 
   LoraWeights lora;
   for (const UNet::LoraTarget& target : unet.lora_targets()) {

@@ -15,7 +15,7 @@
 namespace ddpo {
 namespace {
 
-// Attention::heads sinusoids of Timesteps in diffusers: exp(−ln 10000 · i / (half − freq_shift)).
+// The frequencies of diffusers' Timesteps: exp(−ln 10000 · i / (half − freq_shift)).
 at::Tensor TimestepFrequencies(const UNetConfig& config) {
   const int64_t half = config.levels.front().channels / 2;
   const at::Tensor exponent = -std::log(10000.0) * at::arange(half, at::TensorOptions(at::kFloat));
@@ -188,6 +188,9 @@ at::Tensor UNet::Forward(const at::Tensor& sample, const at::Tensor& timesteps,
               sample.sizes(), ", expected [B,", net.config.in_channels, ",h,w]");
   TORCH_CHECK(timesteps.dim() == 1 && timesteps.size(0) == sample.size(0), "timesteps has shape ",
               timesteps.sizes(), ", expected [", sample.size(0), "]");
+  TORCH_CHECK(text.layers().empty() || text.layers().front().key.batch == sample.size(0),
+              "encoder_hidden_states has ", text.layers().front().key.batch, " rows, sample has ",
+              sample.size(0));
   const ForwardLora view = net.ViewLora(lora);
   UNetContext context{
       .time_embedding = net.EmbedTimesteps(timesteps), .text = text.layers().data(), .lora = &view};

@@ -1,15 +1,14 @@
 #include "common/nn/unet_config.h"
 
 #include <algorithm>
-#include <fstream>
 #include <iterator>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <optional>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/nn/json_config.h"
 
 namespace ddpo {
 namespace {
@@ -51,8 +50,9 @@ const std::map<std::string, std::vector<Json>>& FixedKeys() {
   return keys;
 }
 
-// Keys that ReadUNetConfig reads, and two that change nothing: dropout acts in training only, and
-// addition_embed_type_num_heads belongs to an embedding that is refused.
+// Keys that ReadUNetConfig reads, for whose absence diffusers has a default that is not null, and
+// two that change nothing: dropout acts in training only, and addition_embed_type_num_heads belongs
+// to an embedding that is refused.
 constexpr const char* kReadKeys[] = {
     "addition_embed_type_num_heads",
     "attention_head_dim",
@@ -81,148 +81,106 @@ constexpr const char* kReadKeys[] = {
 constexpr int64_t kMaxSize = 1 << 20;
 constexpr int64_t kMaxLayers = 64;
 
-class ConfigReader {
- public:
-  ConfigReader(const std::string& path, const Json& json) : path_(path), json_(json) {}
-
-  absl::Status Error(const std::string& key, const std::string& expected) const {
-    const std::string value = json_.contains(key) ? json_[key].dump() : "missing";
-    return absl::InvalidArgumentError(
-        absl::StrCat(path_, ": ", key, " is ", value, ", expected ", expected));
-  }
-
-  absl::Status RefuseUnsupported() const {
-    for (const auto& [key, value] : json_.items()) {
-      const auto fixed = FixedKeys().find(key);
-      if (fixed != FixedKeys().end()) {
-        const std::vector<Json>& allowed = fixed->second;
-        if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) continue;
-        std::string expected = allowed.front().dump();
-        for (size_t i = 1; i < allowed.size(); ++i) {
-          absl::StrAppend(&expected, " or ", allowed[i].dump());
-        }
-        return Error(key, absl::StrCat(expected, " (the Stable Diffusion 1.x family)"));
+absl::Status RefuseUnsupported(const JsonConfig& config) {
+  for (const auto& [key, value] : config.json().items()) {
+    const auto fixed = FixedKeys().find(key);
+    if (fixed != FixedKeys().end()) {
+      const std::vector<Json>& allowed = fixed->second;
+      if (std::find(allowed.begin(), allowed.end(), value) != allowed.end()) continue;
+      std::string expected = allowed.front().dump();
+      for (size_t i = 1; i < allowed.size(); ++i) {
+        absl::StrAppend(&expected, " or ", allowed[i].dump());
       }
-      if (std::find(std::begin(kReadKeys), std::end(kReadKeys), key) != std::end(kReadKeys)) {
-        continue;
-      }
-      // Keys with an underscore are diffusers' notes to itself; a key that is null or false is a
-      // feature that is off.
-      if (key.starts_with("_") || value.is_null() || value == false) continue;
-      return Error(key, "no such key, null or false (the Stable Diffusion 1.x family)");
+      return config.Error(key, absl::StrCat(expected, " (the Stable Diffusion 1.x family)"));
     }
+    if (std::find(std::begin(kReadKeys), std::end(kReadKeys), key) != std::end(kReadKeys)) {
+      if (!value.is_null()) continue;
+      return config.Error(key, "a value, or no such key");
+    }
+    // Keys with an underscore are diffusers' notes to itself; a key that is null or false is a
+    // feature that is off.
+    if (key.starts_with("_") || value.is_null() || value == false) continue;
+    return config.Error(key, "no such key, null or false (the Stable Diffusion 1.x family)");
+  }
+  return absl::OkStatus();
+}
+
+absl::Status RefuseOnlyCrossAttention(const JsonConfig& config) {
+  const std::string key = "only_cross_attention";
+  if (!config.Has(key)) return absl::OkStatus();
+  const Json& value = config.json()[key];
+  const auto is_false = [](const Json& level) { return level == false; };
+  if (is_false(value) || (value.is_array() && std::all_of(value.begin(), value.end(), is_false))) {
     return absl::OkStatus();
   }
+  return config.Error(key, "false");
+}
 
-  absl::Status Int(const std::string& key, int64_t low, int64_t* value) const {
-    if (!json_.contains(key)) return absl::OkStatus();
-    return ToInt(key, json_[key], low, kMaxSize, value);
+absl::StatusOr<bool> MidBlockAttention(const JsonConfig& config) {
+  const std::string key = "mid_block_type";
+  DDPO_ASSIGN_OR_RETURN(const std::string type, config.String(key, "UNetMidBlock2DCrossAttn"));
+  if (type == "UNetMidBlock2DCrossAttn") return true;
+  if (type == "UNetMidBlock2D") return false;
+  return config.Error(key, "\"UNetMidBlock2DCrossAttn\" or \"UNetMidBlock2D\"");
+}
+
+// One number for all levels or a list with one for each.
+absl::StatusOr<std::vector<int64_t>> IntByLevel(const JsonConfig& config, const std::string& key,
+                                                size_t levels, int64_t fallback, int64_t high) {
+  if (!config.Has(key) || !config.json()[key].is_array()) {
+    DDPO_ASSIGN_OR_RETURN(const int64_t value, config.Int(key, fallback, 1, high));
+    return std::vector<int64_t>(levels, value);
   }
-
-  absl::Status Number(const std::string& key, double* value) const {
-    if (!json_.contains(key)) return absl::OkStatus();
-    if (!json_[key].is_number()) return Error(key, "a number");
-    *value = json_[key].get<double>();
-    return absl::OkStatus();
-  }
-
-  absl::Status Bool(const std::string& key, bool* value) const {
-    if (!json_.contains(key)) return absl::OkStatus();
-    if (!json_[key].is_boolean()) return Error(key, "true or false");
-    *value = json_[key].get<bool>();
-    return absl::OkStatus();
-  }
-
-  // One number for all levels or a list with one for each.
-  absl::StatusOr<std::vector<int64_t>> IntByLevel(const std::string& key, size_t levels,
-                                                  int64_t fallback, int64_t high) const {
-    std::vector<int64_t> values(levels, fallback);
-    if (!json_.contains(key)) return values;
-    const Json& json = json_[key];
-    if (json.is_array() && json.size() != levels) {
-      return Error(key, absl::StrCat("a number or a list of ", levels,
-                                     ", one for each of block_out_channels"));
+  std::vector<int64_t> values;
+  for (const Json& value : config.json()[key]) {
+    if (!value.is_number_integer() || value < 1 || value > high) {
+      return config.Error(key, absl::StrCat("whole numbers in 1 … ", high));
     }
-    for (size_t i = 0; i < levels; ++i) {
-      DDPO_RETURN_IF_ERROR(ToInt(key, json.is_array() ? json[i] : json, 1, high, &values[i]));
-    }
-    return values;
+    values.push_back(value.get<int64_t>());
   }
+  if (values.size() == levels) return values;
+  return config.Error(
+      key, absl::StrCat("a number or a list of ", levels, ", one for each of block_out_channels"));
+}
 
-  // Block types of the levels, true where `with_attention` stands and false for `plain`.
-  absl::StatusOr<std::vector<bool>> BlockTypes(const std::string& key, size_t levels,
-                                               const std::string& with_attention,
-                                               const std::string& plain,
-                                               std::vector<bool> fallback) const {
-    if (!json_.contains(key) && fallback.size() == levels) return fallback;
-    const std::string expected =
-        absl::StrCat("a list of ", levels, " of ", with_attention, " and ", plain);
-    if (!json_.contains(key) || !json_[key].is_array() || json_[key].size() != levels) {
-      return Error(key, expected);
-    }
-    std::vector<bool> attention;
-    for (const Json& type : json_[key]) {
-      if (type != with_attention && type != plain) return Error(key, expected);
-      attention.push_back(type == with_attention);
-    }
-    return attention;
+// Block types of the levels, true where `with_attention` stands and false for `plain`.
+absl::StatusOr<std::vector<bool>> BlockTypes(const JsonConfig& config, const std::string& key,
+                                             size_t levels, const std::string& with_attention,
+                                             const std::string& plain,
+                                             const std::vector<bool>& fallback) {
+  if (!config.Has(key) && fallback.size() == levels) return fallback;
+  const std::string expected =
+      absl::StrCat("a list of ", levels, " of ", with_attention, " and ", plain);
+  if (!config.Has(key) || !config.json()[key].is_array() || config.json()[key].size() != levels) {
+    return config.Error(key, expected);
   }
-
-  absl::StatusOr<std::vector<int64_t>> BlockOutChannels() const {
-    const std::string key = "block_out_channels";
-    if (!json_.contains(key)) return std::vector<int64_t>{320, 640, 1280, 1280};
-    if (!json_[key].is_array() || json_[key].empty()) return Error(key, "a list of numbers");
-    return IntByLevel(key, json_[key].size(), 0, kMaxSize);
+  std::vector<bool> attention;
+  for (const Json& type : config.json()[key]) {
+    if (type != with_attention && type != plain) return config.Error(key, expected);
+    attention.push_back(type == with_attention);
   }
+  return attention;
+}
 
-  absl::Status RefuseOnlyCrossAttention() const {
-    const std::string key = "only_cross_attention";
-    if (!json_.contains(key) || json_[key] == false) return absl::OkStatus();
-    for (const Json& value : json_[key]) {
-      if (value != false) return Error(key, "false");
-    }
-    return json_[key].is_array() ? absl::OkStatus() : Error(key, "false");
-  }
-
-  absl::StatusOr<bool> MidBlockAttention() const {
-    const std::string key = "mid_block_type";
-    if (!json_.contains(key) || json_[key] == "UNetMidBlock2DCrossAttn") return true;
-    if (json_[key] == "UNetMidBlock2D") return false;
-    return Error(key, "\"UNetMidBlock2DCrossAttn\" or \"UNetMidBlock2D\"");
-  }
-
- private:
-  absl::Status ToInt(const std::string& key, const Json& json, int64_t low, int64_t high,
-                     int64_t* value) const {
-    if (!json.is_number_integer() || json < low || json > high) {
-      return Error(key, absl::StrCat("a whole number in ", low, " … ", high));
-    }
-    *value = json.get<int64_t>();
-    return absl::OkStatus();
-  }
-
-  const std::string& path_;
-  const Json& json_;
-};
-
-absl::Status ReadLevels(const ConfigReader& reader, UNetConfig* config) {
-  DDPO_ASSIGN_OR_RETURN(const auto channels, reader.BlockOutChannels());
+absl::Status ReadLevels(const JsonConfig& json, UNetConfig* config) {
+  DDPO_ASSIGN_OR_RETURN(const auto channels,
+                        json.IntList("block_out_channels", {320, 640, 1280, 1280}));
   const size_t levels = channels.size();
   DDPO_ASSIGN_OR_RETURN(const auto layers,
-                        reader.IntByLevel("layers_per_block", levels, 2, kMaxLayers));
+                        IntByLevel(json, "layers_per_block", levels, 2, kMaxLayers));
   // diffusers' naming: attention_head_dim is the number of heads
   // (https://github.com/huggingface/diffusers/issues/2011).
   DDPO_ASSIGN_OR_RETURN(const auto heads,
-                        reader.IntByLevel("attention_head_dim", levels, 8, kMaxSize));
+                        IntByLevel(json, "attention_head_dim", levels, 8, kMaxSize));
   DDPO_ASSIGN_OR_RETURN(const auto transformer_layers,
-                        reader.IntByLevel("transformer_layers_per_block", levels, 1, kMaxLayers));
+                        IntByLevel(json, "transformer_layers_per_block", levels, 1, kMaxLayers));
   DDPO_ASSIGN_OR_RETURN(const auto down,
-                        reader.BlockTypes("down_block_types", levels, "CrossAttnDownBlock2D",
-                                          "DownBlock2D", {true, true, true, false}));
+                        BlockTypes(json, "down_block_types", levels, "CrossAttnDownBlock2D",
+                                   "DownBlock2D", {true, true, true, false}));
   // From the lowest level up.
   DDPO_ASSIGN_OR_RETURN(
-      const auto up, reader.BlockTypes("up_block_types", levels, "CrossAttnUpBlock2D", "UpBlock2D",
-                                       {false, true, true, true}));
+      const auto up, BlockTypes(json, "up_block_types", levels, "CrossAttnUpBlock2D", "UpBlock2D",
+                                {false, true, true, true}));
   for (size_t i = 0; i < levels; ++i) {
     config->levels.push_back({.channels = channels[i],
                               .layers = layers[i],
@@ -232,20 +190,20 @@ absl::Status ReadLevels(const ConfigReader& reader, UNetConfig* config) {
                               .up_attention = up[levels - 1 - i]});
     const UNetLevelConfig& level = config->levels.back();
     if (level.channels % config->norm_num_groups != 0) {
-      return reader.Error("block_out_channels", absl::StrCat("multiples of norm_num_groups (",
-                                                             config->norm_num_groups, ")"));
+      return json.Error("block_out_channels", absl::StrCat("multiples of norm_num_groups (",
+                                                           config->norm_num_groups, ")"));
     }
     const bool has_attention = level.down_attention || level.up_attention ||
                                (i == levels - 1 && config->mid_block_attention);
     if (has_attention && level.channels % level.heads != 0) {
-      return reader.Error(
+      return json.Error(
           "attention_head_dim",
           absl::StrCat("a number of heads that divides the ", level.channels, " channels of level ",
                        i, " (diffusers' name for the number of heads)"));
     }
   }
   if (channels.front() % 2 != 0) {
-    return reader.Error("block_out_channels", "an even first number");
+    return json.Error("block_out_channels", "an even first number");
   }
   return absl::OkStatus();
 }
@@ -253,34 +211,32 @@ absl::Status ReadLevels(const ConfigReader& reader, UNetConfig* config) {
 }  // namespace
 
 absl::StatusOr<UNetConfig> ReadUNetConfig(const std::string& path) {
-  std::ifstream file(path);
-  if (!file) return absl::NotFoundError(absl::StrCat(path, ": cannot be read"));
-  const Json json = Json::parse(file, nullptr, /*allow_exceptions=*/false);
-  if (!json.is_object()) {
-    return absl::InvalidArgumentError(absl::StrCat(path, ": not a JSON object"));
-  }
+  DDPO_ASSIGN_OR_RETURN(const JsonConfig json, JsonConfig::Read(path));
+  if (!json.Has("_class_name")) return json.Error("_class_name", "\"UNet2DConditionModel\"");
+  DDPO_RETURN_IF_ERROR(RefuseUnsupported(json));
+  DDPO_RETURN_IF_ERROR(RefuseOnlyCrossAttention(json));
 
-  const ConfigReader reader(path, json);
   UNetConfig config;
-  if (!json.contains("_class_name")) {
-    return reader.Error("_class_name", "\"UNet2DConditionModel\"");
-  }
-  DDPO_RETURN_IF_ERROR(reader.RefuseUnsupported());
-  DDPO_RETURN_IF_ERROR(reader.RefuseOnlyCrossAttention());
-  DDPO_RETURN_IF_ERROR(reader.Int("sample_size", 1, &config.sample_size));
-  DDPO_RETURN_IF_ERROR(reader.Int("in_channels", 1, &config.in_channels));
-  DDPO_RETURN_IF_ERROR(reader.Int("out_channels", 1, &config.out_channels));
-  DDPO_RETURN_IF_ERROR(reader.Int("downsample_padding", 0, &config.downsample_padding));
-  DDPO_RETURN_IF_ERROR(reader.Int("norm_num_groups", 1, &config.norm_num_groups));
-  DDPO_RETURN_IF_ERROR(reader.Int("cross_attention_dim", 1, &config.cross_attention_dim));
-  DDPO_RETURN_IF_ERROR(reader.Number("norm_eps", &config.norm_eps));
-  DDPO_RETURN_IF_ERROR(reader.Number("mid_block_scale_factor", &config.mid_block_scale_factor));
-  DDPO_RETURN_IF_ERROR(reader.Number("freq_shift", &config.freq_shift));
-  DDPO_RETURN_IF_ERROR(reader.Bool("flip_sin_to_cos", &config.flip_sin_to_cos));
-  DDPO_RETURN_IF_ERROR(reader.Bool("use_linear_projection", &config.use_linear_projection));
-  DDPO_ASSIGN_OR_RETURN(config.mid_block_attention, reader.MidBlockAttention());
-  DDPO_RETURN_IF_ERROR(ReadLevels(reader, &config));
-  if (config.sample_size == 0) return reader.Error("sample_size", "a whole number");
+  if (!json.Has("sample_size")) return json.Error("sample_size", "a whole number");
+  DDPO_ASSIGN_OR_RETURN(config.sample_size, json.Int("sample_size", 0));
+  DDPO_ASSIGN_OR_RETURN(config.in_channels, json.Int("in_channels", config.in_channels));
+  DDPO_ASSIGN_OR_RETURN(config.out_channels, json.Int("out_channels", config.out_channels));
+  DDPO_ASSIGN_OR_RETURN(config.downsample_padding,
+                        json.Int("downsample_padding", config.downsample_padding, 0, 1));
+  DDPO_ASSIGN_OR_RETURN(config.norm_num_groups,
+                        json.Int("norm_num_groups", config.norm_num_groups));
+  DDPO_ASSIGN_OR_RETURN(config.cross_attention_dim,
+                        json.Int("cross_attention_dim", config.cross_attention_dim));
+  DDPO_ASSIGN_OR_RETURN(config.norm_eps, json.Number("norm_eps", config.norm_eps));
+  DDPO_ASSIGN_OR_RETURN(config.mid_block_scale_factor,
+                        json.Number("mid_block_scale_factor", config.mid_block_scale_factor));
+  DDPO_ASSIGN_OR_RETURN(config.freq_shift, json.Number("freq_shift", config.freq_shift));
+  DDPO_ASSIGN_OR_RETURN(config.flip_sin_to_cos,
+                        json.Bool("flip_sin_to_cos", config.flip_sin_to_cos));
+  DDPO_ASSIGN_OR_RETURN(config.use_linear_projection,
+                        json.Bool("use_linear_projection", config.use_linear_projection));
+  DDPO_ASSIGN_OR_RETURN(config.mid_block_attention, MidBlockAttention(json));
+  DDPO_RETURN_IF_ERROR(ReadLevels(json, &config));
   return config;
 }
 

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "common/nn/simd.h"
+#include "common/nn/stable_rows.h"
 
 namespace ddpo {
 namespace {
@@ -137,20 +138,22 @@ at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight, const at::Ten
       const int64_t first = index * block;
       const int64_t count = std::min(block, images - first);
       const int64_t tiles = count * g.tiles();
-      if (!v.defined() || v.size(1) != tiles) {
-        v = at::empty({kProducts, tiles, g.in_channels}, x.options().memory_format(std::nullopt));
-        m = at::empty({kProducts, tiles, g.out_channels}, x.options().memory_format(std::nullopt));
+      const int64_t rows = std::max(tiles, kStableRows);
+      if (!v.defined() || v.size(1) != rows) {
+        v = rows == tiles ? at::empty({kProducts, rows, g.in_channels}, x.options())
+                          : at::zeros({kProducts, rows, g.in_channels}, x.options());
+        m = at::empty({kProducts, rows, g.out_channels}, x.options());
       }
       for (int64_t i = 0; i < count; ++i) {
         DispatchTransformImage(
             x.const_data_ptr<float>() + (first + i) * g.height * g.width * g.in_channels, g,
-            zeros.const_data_ptr<float>(), tiles * g.in_channels,
+            zeros.const_data_ptr<float>(), rows * g.in_channels,
             v.data_ptr<float>() + i * g.tiles() * g.in_channels);
       }
       at::bmm_out(m, v, weight);
       for (int64_t i = 0; i < count; ++i) {
         DispatchGatherImage(
-            m.const_data_ptr<float>() + i * g.tiles() * g.out_channels, g, tiles * g.out_channels,
+            m.const_data_ptr<float>() + i * g.tiles() * g.out_channels, g, rows * g.out_channels,
             bias_data, y.data_ptr<float>() + (first + i) * g.height * g.width * g.out_channels);
       }
     }
