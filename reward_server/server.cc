@@ -5,10 +5,18 @@
 #include <utility>
 #include <vector>
 
+#include "absl/synchronization/notification.h"
 #include "common/base/logging.h"
 #include "common/base/status_macros.h"
 
 namespace ddpo {
+namespace {
+
+// Time for answers that are computed to reach their callers. Not longer: gRPC also waits for idle
+// connections, which a client that only makes blocking calls closes seconds later.
+constexpr absl::Duration kLastWrites = absl::Milliseconds(500);
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<RewardServer>> RewardServer::Start(
     const config::v1::RewardServerProgram& config, const ScorerRegistry& registry) {
@@ -85,12 +93,15 @@ RewardServer::~RewardServer() {
 void RewardServer::Drain(absl::Duration deadline) {
   rpc_->SetNotServing();
   service_->Drain();
-  // The calls that end last may be the ones that hang: their cancellation at the deadline lets the
-  // scorers drop what they still wait for.
-  std::thread shutdown([this, deadline] { rpc_->Drain(deadline); });
   if (job_runner_ != nullptr) job_runner_->Stop();
+  absl::Notification stopped;
+  std::thread watchdog([&] {
+    if (!stopped.WaitForNotificationWithTimeout(deadline)) pool_->Abort();
+  });
   pool_->Stop();
-  shutdown.join();
+  stopped.Notify();
+  watchdog.join();
+  rpc_->Drain(kLastWrites);
 }
 
 void RewardServer::Abort() {

@@ -33,7 +33,7 @@ class RewardServer {
   const std::string& address() const { return rpc_->address(); }
 
   // Says NOT_SERVING, takes no new work, answers what was accepted, ends open streams; jobs stop
-  // between two items. Calls that are left at the deadline are cancelled. Blocks.
+  // between two items. What still waits for a scorer at the deadline is dropped. Blocks.
   void Drain(absl::Duration deadline);
 
   // Drops all that waits. May be called while another thread is in Drain, which then ends soon.

@@ -1,0 +1,242 @@
+// ddpo-reward-server as a process.
+
+#include <gmock/gmock.h>
+#include <grpcpp/grpcpp.h>
+#include <gtest/gtest.h>
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <csignal>
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/strip.h"
+#include "common/base/files.h"
+#include "common/base/subprocess.h"
+#include "common/rpc/channel.h"
+#include "common/tensors/jpeg.h"
+#include "ddpo/reward/v1/reward.grpc.pb.h"
+#include "tests/testing/grpc_probe.h"
+#include "tests/testing/paths.h"
+
+namespace ddpo {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+class RewardServerProcessTest : public ::testing::Test {
+ protected:
+  RewardServerProcessTest()
+      : directory_(absl::StrCat(::testing::TempDir(), "/reward_process_", getpid(), "_",
+                                ::testing::UnitTest::GetInstance()->current_test_info()->name())) {
+    std::filesystem::remove_all(directory_);
+    std::filesystem::create_directories(directory_);
+  }
+  ~RewardServerProcessTest() override {
+    process_.reset();
+    std::filesystem::remove_all(directory_);
+  }
+
+  std::string Path(const std::string& name) const { return directory_ + "/" + name; }
+
+  void Launch(std::vector<std::string> arguments) {
+    Subprocess::Options options;
+    options.argv = {testing::ProgramPath("ddpo-reward-server")};
+    options.argv.insert(options.argv.end(), arguments.begin(), arguments.end());
+    options.log_file = Path("log");
+    auto process = Subprocess::Start(options);
+    ASSERT_TRUE(process.ok()) << process.status();
+    process_ = *std::move(process);
+  }
+
+  // Launches a server on a free port and connects.
+  void Start(std::vector<std::string> arguments = {}) {
+    std::filesystem::remove(Path("address"));
+    arguments.insert(arguments.end(), {"--listen", "127.0.0.1:0", "--scorers",
+                                       "jpeg_compressibility,jpeg_incompressibility",
+                                       "--address-file", Path("address")});
+    Launch(std::move(arguments));
+    while (!std::filesystem::exists(Path("address"))) {
+      ASSERT_FALSE(process_->Poll().has_value()) << *ReadFile(Path("log"));
+      std::this_thread::yield();
+    }
+    address_ = std::string(absl::StripAsciiWhitespace(*ReadFile(Path("address"))));
+    channel_ = *CreateChannel(address_);
+    stub_ = reward::v1::RewardService::NewStub(channel_);
+  }
+
+  // Waits for the end; its exit code and what it said.
+  std::pair<int, std::string> Await() {
+    const auto status = process_->Wait(absl::Seconds(60));
+    if (!status.has_value() || status->signal != 0) return {-1, *ReadFile(Path("log"))};
+    return {status->code, *ReadFile(Path("log"))};
+  }
+
+  const std::string directory_;
+  std::unique_ptr<Subprocess> process_;
+  std::string address_;
+  std::shared_ptr<grpc::Channel> channel_;
+  std::unique_ptr<reward::v1::RewardService::Stub> stub_;
+};
+
+Image Noise(int width, int height) {
+  Image image{width, height, {}};
+  for (int i = 0; i < width * height * 3; ++i) {
+    image.rgb.push_back(static_cast<uint8_t>(i * 2654435761u >> 13));
+  }
+  return image;
+}
+
+// GET over a plain socket.
+std::string HttpGet(const std::string& address, const std::string& path) {
+  int port = 0;
+  EXPECT_TRUE(absl::SimpleAtoi(address.substr(address.rfind(':') + 1), &port));
+  const int connection = socket(AF_INET, SOCK_STREAM, 0);
+  sockaddr_in target{};
+  target.sin_family = AF_INET;
+  target.sin_port = htons(static_cast<uint16_t>(port));
+  target.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  std::string answer;
+  if (connect(connection, reinterpret_cast<sockaddr*>(&target), sizeof(target)) == 0) {
+    const std::string request = absl::StrCat("GET ", path, " HTTP/1.0\r\n\r\n");
+    EXPECT_EQ(write(connection, request.data(), request.size()),
+              static_cast<ssize_t>(request.size()));
+    char buffer[4096];
+    for (ssize_t count = 0; (count = read(connection, buffer, sizeof(buffer))) > 0;) {
+      answer.append(buffer, static_cast<size_t>(count));
+    }
+  }
+  close(connection);
+  return answer;
+}
+
+TEST_F(RewardServerProcessTest, ServesAndEndsCleanlyOnSigterm) {
+  Start({"--metrics-listen", "127.0.0.1:0"});
+  EXPECT_EQ(testing::CheckHealth(channel_, ""), "SERVING");
+  EXPECT_EQ(testing::CheckHealth(channel_, "ddpo.reward.v1.RewardService"), "SERVING");
+  EXPECT_THAT(testing::ListServices(channel_),
+              AllOf(HasSubstr("ddpo.reward.v1.RewardService"), HasSubstr("grpc.health.v1.Health")));
+
+  const Image image = Noise(64, 48);
+  reward::v1::ScoreRequest request;
+  request.set_scorer("jpeg_compressibility");
+  reward::v1::RawImage* raw = request.add_items()->mutable_image()->mutable_raw();
+  raw->set_width(64);
+  raw->set_height(48);
+  raw->set_rgb(image.rgb.data(), image.rgb.size());
+  const std::vector<uint8_t> jpeg = *EncodeJpeg(image, 95);
+  request.add_items()->mutable_image()->set_encoded(jpeg.data(), jpeg.size());
+  request.add_items()->mutable_image()->set_encoded("no image");
+  grpc::ClientContext context;
+  reward::v1::ScoreResponse response;
+  const grpc::Status status = stub_->Score(&context, request, &response);
+  ASSERT_TRUE(status.ok()) << status.error_message();
+  EXPECT_EQ(response.scorer_digest().size(), 64u);
+  EXPECT_EQ(response.results(0).score().value(), -static_cast<double>(jpeg.size()) / 1000);
+  EXPECT_TRUE(response.results(1).has_score());
+  EXPECT_EQ(response.results(2).error().reason(), "IMAGE_DECODE_FAILED");
+
+  const std::string log = *ReadFile(Path("log"));
+  const std::string marker = "metrics at http://";
+  const size_t start = log.find(marker) + marker.size();
+  const std::string metrics =
+      HttpGet(log.substr(start, log.find("/metrics", start) - start), "/metrics");
+  for (const char* line :
+       {"ddpo_reward_items_total{outcome=\"scored\",scorer=\"jpeg_compressibility\"} 2",
+        "ddpo_reward_items_total{outcome=\"failed\",scorer=\"jpeg_compressibility\"} 1",
+        "ddpo_reward_requests_total{code=\"OK\",scorer=\"jpeg_compressibility\"} 1",
+        "ddpo_reward_queue_depth{scorer=\"jpeg_compressibility\"} 0"}) {
+    EXPECT_THAT(metrics, HasSubstr(line));
+  }
+
+  process_->Kill(SIGTERM);
+  const auto [code, output] = Await();
+  EXPECT_EQ(code, 0) << output;
+  EXPECT_THAT(output, AllOf(HasSubstr("draining"), HasSubstr("stopped")));
+}
+
+TEST_F(RewardServerProcessTest, EndsAnIdleStreamWhenItDrains) {
+  Start();
+  grpc::ClientContext context;
+  auto stream = stub_->StreamScore(&context);
+  reward::v1::StreamScoreRequest request;
+  request.set_scorer("jpeg_compressibility");
+  request.mutable_item()->mutable_image()->mutable_raw();
+  reward::v1::StreamScoreResponse response;
+  ASSERT_TRUE(stream->Write(request));
+  ASSERT_TRUE(stream->Read(&response));
+  process_->Kill(SIGTERM);
+  EXPECT_FALSE(stream->Read(&response));
+  EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(Await().first, 0);
+}
+
+TEST_F(RewardServerProcessTest, RefusesAMessageOverTheLimit) {
+  Start({"--set", "limits.max_message_bytes=4096"});
+  reward::v1::ScoreRequest request;
+  request.set_scorer("jpeg_compressibility");
+  request.add_items()->mutable_image()->set_encoded(std::string(5000, 'x'));
+  grpc::ClientContext context;
+  reward::v1::ScoreResponse response;
+  EXPECT_EQ(stub_->Score(&context, request, &response).error_code(),
+            grpc::StatusCode::RESOURCE_EXHAUSTED);
+}
+
+TEST_F(RewardServerProcessTest, ReadsItsConfigurationFromAFile) {
+  std::filesystem::create_directories(directory_);
+  ASSERT_TRUE(
+      WriteFileAtomically(Path("server.yaml"), absl::StrCat("listen: 127.0.0.1:0\n"
+                                                            "scorers: [jpeg_compressibility]\n"
+                                                            "address_file: ",
+                                                            Path("address"),
+                                                            "\n"
+                                                            "limits: {max_image_pixels: 100}\n"))
+          .ok());
+  Launch({"--config", Path("server.yaml")});
+  while (!std::filesystem::exists(Path("address"))) {
+    ASSERT_FALSE(process_->Poll().has_value()) << *ReadFile(Path("log"));
+    std::this_thread::yield();
+  }
+  stub_ = reward::v1::RewardService::NewStub(
+      *CreateChannel(std::string(absl::StripAsciiWhitespace(*ReadFile(Path("address"))))));
+  reward::v1::ScoreRequest request;
+  request.set_scorer("jpeg_compressibility");
+  reward::v1::RawImage* raw = request.add_items()->mutable_image()->mutable_raw();
+  raw->set_width(101);
+  raw->set_height(1);
+  raw->set_rgb(std::string(303, 'x'));
+  grpc::ClientContext context;
+  reward::v1::ScoreResponse response;
+  ASSERT_TRUE(stub_->Score(&context, request, &response).ok());
+  EXPECT_EQ(response.results(0).error().reason(), "IMAGE_TOO_LARGE");
+}
+
+TEST_F(RewardServerProcessTest, RefusesToStartWithAMessageThatSaysWhy) {
+  const std::vector<std::pair<std::vector<std::string>, std::string>> cases = {
+      {{"--scorers", "beauty"}, "unknown scorer 'beauty'; this program knows jpeg_compressibility"},
+      {{}, "no scorer is named"},
+      {{"--scorers", "jpeg_compressibility", "--listen", "0.0.0.0:0"}, "0.0.0.0:0 is not loopback"},
+      {{"--scorers", "jpeg_compressibility", "--set", "limits.max_batch_siz=1"},
+       "limits.max_batch_siz: unknown key (did you mean max_batch_size?)"},
+      {{"--scorers", "jpeg_compressibility", "--set", "limits.max_batch_size=0"},
+       "limits.max_batch_size: 0 is out of range"},
+      {{"--config", "/nowhere/server.yaml"}, "/nowhere/server.yaml"},
+  };
+  for (const auto& [arguments, message] : cases) {
+    std::filesystem::remove(Path("log"));
+    Launch(arguments);
+    const auto [code, output] = Await();
+    EXPECT_EQ(code, 2);
+    EXPECT_THAT(output, HasSubstr(message));
+  }
+}
+
+}  // namespace
+}  // namespace ddpo
