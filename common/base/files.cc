@@ -150,6 +150,11 @@ absl::StatusOr<std::string> FindResource(const std::string& path) {
   std::vector<std::string> places = {path};
   if (const char* assets = std::getenv("DDPO_ASSETS_DIR")) places.push_back(JoinPath(assets, path));
   places.push_back(JoinPath(DDPO_SOURCE_ROOT, path));
+  std::error_code error;
+  if (const fs::path program = fs::read_symlink("/proc/self/exe", error); !error) {
+    const fs::path share = program.parent_path().parent_path() / "share" / "ddpo";
+    places.push_back(JoinPath(share.string(), path));
+  }
   for (const std::string& place : places) {
     if (FileSystem::Real()->Exists(place)) return place;
   }

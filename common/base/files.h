@@ -46,7 +46,8 @@ std::string JoinPath(absl::string_view a, absl::string_view b);
 std::string DirName(absl::string_view path);
 
 // Where an asset such as `assets/configs/demo_compressibility.yaml` lies: as given (absolute or
-// from the working directory), under $DDPO_ASSETS_DIR, or in the source tree of this build.
+// from the working directory), under $DDPO_ASSETS_DIR, in the source tree of this build, or in
+// ../share/ddpo beside the program's folder.
 // NOT_FOUND lists the places.
 absl::StatusOr<std::string> FindResource(const std::string& path);
 

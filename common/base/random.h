@@ -16,7 +16,7 @@ constexpr uint64_t SplitMix64(uint64_t x) {
 }
 
 // A seed that follows from the run's seed, what it is for, and two counters, on every machine.
-// Different purposes give unrelated streams.
+// Different purposes, which are not empty, give unrelated streams.
 constexpr uint64_t DeriveSeed(uint64_t run_seed, absl::string_view purpose, uint64_t a = 0,
                               uint64_t b = 0) {
   uint64_t hash = SplitMix64(run_seed);

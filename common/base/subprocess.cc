@@ -24,6 +24,21 @@ std::vector<char*> Pointers(std::vector<std::string>& strings) {
   return pointers;
 }
 
+// The parent's variables, with `changed` in place of those of the same names: of two entries with
+// one name some programs take the first and some the last.
+std::vector<std::string> Environment(const std::vector<std::string>& changed) {
+  std::vector<std::string> variables = changed;
+  for (char** variable = environ; *variable != nullptr; ++variable) {
+    const std::string inherited = *variable;
+    const std::string name = inherited.substr(0, inherited.find('=') + 1);
+    const bool is_changed = std::any_of(changed.begin(), changed.end(), [&](const auto& entry) {
+      return entry.compare(0, name.size(), name) == 0;
+    });
+    if (!is_changed) variables.push_back(inherited);
+  }
+  return variables;
+}
+
 // Runs between fork and exec: only async-signal-safe calls. Does not return.
 [[noreturn]] void RunChild(char* const* argv, char* const* environment, int log, int error_pipe,
                            pid_t parent) {
@@ -55,8 +70,7 @@ std::string ExitStatus::ToString() const {
 absl::StatusOr<std::unique_ptr<Subprocess>> Subprocess::Start(const Options& options) {
   if (options.argv.empty()) return absl::InvalidArgumentError("no program to start");
   std::vector<std::string> arguments = options.argv;
-  std::vector<std::string> variables = options.environment;
-  for (char** variable = environ; *variable != nullptr; ++variable) variables.push_back(*variable);
+  std::vector<std::string> variables = Environment(options.environment);
   const std::vector<char*> argv = Pointers(arguments);
   const std::vector<char*> environment = Pointers(variables);
 

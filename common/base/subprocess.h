@@ -21,16 +21,17 @@ struct ExitStatus {
   std::string ToString() const;
 };
 
-// A child process. It is killed when its parent dies, however that happens. One thread uses it.
+// A child process. It is killed when its parent dies, however that happens: Linux ties this to the
+// thread that started it, which so has to live on as long as the child. One thread uses it.
 class Subprocess {
  public:
   struct Options {
     // Program and its arguments; the program is a path.
-    std::vector<std::string> argv;
+    std::vector<std::string> argv = {};
     // File that stdout and stderr are appended to; empty: the parent's own.
-    std::string log_file;
+    std::string log_file = "";
     // NAME=VALUE, besides the parent's.
-    std::vector<std::string> environment;
+    std::vector<std::string> environment = {};
   };
 
   // NOT_FOUND if the program is not there or cannot be run.
