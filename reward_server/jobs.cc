@@ -169,7 +169,7 @@ void JobRunner::Run() {
     if (absl::IsCancelled(more.status())) {
       more = true;
     } else if (!more.ok() && !absl::IsNotFound(more.status())) {
-      spdlog::error("{}: {}", name, more.status().ToString());
+      LogError(name, ": ", more.status().ToString());
       Pause(options_.retry_pause);
       more = true;
     }
@@ -188,7 +188,7 @@ absl::StatusOr<bool> JobRunner::Advance(const std::string& name) {
   absl::StatusOr<Batcher*> batcher = pool_->Find(work.scorer);
   if (!batcher.ok()) {
     // It goes on when a server with this scorer opens the store.
-    spdlog::warn("{} has to wait: {}", name, batcher.status().ToString());
+    LogWarning(name, " has to wait: ", batcher.status().message());
     return false;
   }
   const ScorerInfo& info = (*batcher)->info();
@@ -236,7 +236,7 @@ void JobRunner::Expire() {
   while (true) {
     absl::StatusOr<int64_t> expired =
         store_->DeleteEndedBefore(options_.clock->Now() - options_.max_age);
-    if (!expired.ok()) spdlog::error("cannot expire jobs: {}", expired.status().ToString());
+    if (!expired.ok()) LogError("cannot expire jobs: ", expired.status().ToString());
     Pause(kExpireInterval);
     absl::MutexLock lock(&mu_);
     if (stopping_) return;

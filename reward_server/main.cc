@@ -83,17 +83,17 @@ absl::Status Serve(const config::v1::RewardServerProgram& config, ShutdownSignal
   // Shared with the signal's thread, which may be in Abort when this function ends.
   DDPO_ASSIGN_OR_RETURN(const std::shared_ptr<RewardServer> server,
                         RewardServer::Start(config, registry));
-  for (const std::string& name : config.scorers()) spdlog::info("serving {}", name);
-  spdlog::info("listening on {}", server->address());
+  for (const std::string& name : config.scorers()) LogInfo("serving ", name);
+  LogInfo("listening on ", server->address());
   while (!signal->WaitFor(absl::Hours(1))) {
   }
-  spdlog::info("draining, at most {} s", config.drain_seconds());
+  LogInfo("draining, at most ", config.drain_seconds(), " s");
   signal->OnSignal([server](int count) {
     if (count > 1) server->Abort();
   });
   server->Drain(absl::Seconds(config.drain_seconds()));
   signal->OnSignal([](int) {});
-  spdlog::info("stopped");
+  LogInfo("stopped");
   return absl::OkStatus();
 }
 
@@ -107,7 +107,7 @@ int Main(int argc, char** argv) {
   const auto config = ReadConfig(flags);
   const absl::Status status = config.ok() ? Serve(*config, &signal) : config.status();
   if (status.ok()) return 0;
-  spdlog::error("{}", std::string(status.message()));
+  LogError(status.message());
   return absl::IsInvalidArgument(status) || absl::IsNotFound(status) ? 2 : 1;
 }
 

@@ -53,7 +53,7 @@ absl::StatusOr<std::unique_ptr<RewardServer>> RewardServer::Start(
     metrics.process = "ddpo-reward-server";
     DDPO_ASSIGN_OR_RETURN(server->metrics_server_,
                           MetricsServer::Start(metrics, server->registry_));
-    spdlog::info("metrics at http://{}/metrics", server->metrics_server_->address());
+    LogInfo("metrics at http://", server->metrics_server_->address(), "/metrics");
   }
 
   RpcServerOptions rpc;

@@ -21,6 +21,7 @@
 #include "common/base/subprocess.h"
 #include "common/rpc/channel.h"
 #include "common/tensors/jpeg.h"
+#include "ddpo/reward/v1/jobs.grpc.pb.h"
 #include "ddpo/reward/v1/reward.grpc.pb.h"
 #include "tests/testing/grpc_probe.h"
 #include "tests/testing/paths.h"
@@ -176,6 +177,71 @@ TEST_F(RewardServerProcessTest, EndsAnIdleStreamWhenItDrains) {
   EXPECT_FALSE(stream->Read(&response));
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_EQ(Await().first, 0);
+}
+
+TEST_F(RewardServerProcessTest, AJobSurvivesBeingKilledAndScoresEachItemOnce) {
+  constexpr int kItems = 240;
+  std::vector<double> expected;
+  reward::v1::SubmitJobRequest message;
+  message.set_request_id("r1");
+  message.set_scorer("jpeg_incompressibility");
+  for (int i = 0; i < kItems; ++i) {
+    const Image image = Noise(256, 200 + i % 50);
+    expected.push_back(static_cast<double>(EncodeJpeg(image, 95)->size()) / 1000);
+    reward::v1::ScoreItem* item = message.add_items();
+    item->set_item_id(absl::StrCat(i));
+    item->mutable_image()->mutable_raw()->set_width(256);
+    item->mutable_image()->mutable_raw()->set_height(static_cast<uint32_t>(image.height));
+    item->mutable_image()->mutable_raw()->set_rgb(image.rgb.data(), image.rgb.size());
+  }
+  const std::vector<std::string> arguments = {"--jobs-database", Path("jobs.db")};
+  Start(arguments);
+  auto jobs = reward::v1::RewardJobs::NewStub(channel_);
+  reward::v1::Job job;
+  {
+    grpc::ClientContext context;
+    auto writer = jobs->SubmitJob(&context, &job);
+    ASSERT_TRUE(writer->Write(message));
+    writer->WritesDone();
+    const grpc::Status status = writer->Finish();
+    ASSERT_TRUE(status.ok()) << status.error_message();
+  }
+  // Killed each time that some more items have a result.
+  int64_t done = 0;
+  int kills = 0;
+  while (done < kItems) {
+    grpc::ClientContext context;
+    reward::v1::GetJobRequest request;
+    request.set_name(job.name());
+    ASSERT_TRUE(jobs->GetJob(&context, request, &job).ok());
+    const int64_t now = job.items_succeeded() + job.items_failed();
+    ASSERT_GE(now, done);
+    if (now == done || now == kItems) {
+      done = now;
+      std::this_thread::yield();
+      continue;
+    }
+    done = now;
+    process_->Kill(SIGKILL);
+    process_->Wait();
+    ++kills;
+    Start(arguments);
+    jobs = reward::v1::RewardJobs::NewStub(channel_);
+  }
+  EXPECT_GT(kills, 0);
+  EXPECT_EQ(job.state(), reward::v1::JOB_STATE_SUCCEEDED);
+  EXPECT_EQ(job.items_succeeded(), kItems);
+  grpc::ClientContext context;
+  reward::v1::ListJobResultsRequest request;
+  request.set_name(job.name());
+  request.set_page_size(1000);
+  reward::v1::ListJobResultsResponse results;
+  ASSERT_TRUE(jobs->ListJobResults(&context, request, &results).ok());
+  ASSERT_EQ(results.results_size(), kItems);
+  for (int i = 0; i < kItems; ++i) {
+    EXPECT_EQ(results.results(i).item_id(), absl::StrCat(i));
+    EXPECT_EQ(results.results(i).score().value(), expected[static_cast<size_t>(i)]);
+  }
 }
 
 TEST_F(RewardServerProcessTest, RefusesAMessageOverTheLimit) {
