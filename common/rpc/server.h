@@ -22,7 +22,7 @@ struct RpcServerOptions {
   int max_message_bytes = kMaxMessageBytes;
   // Gets the address once the server listens: HOST:PORT and a newline, written atomically. Empty
   // for none.
-  std::string address_file;
+  std::string address_file = "";
 };
 
 // A gRPC server with health checking (grpc.health.v1, for the server as a whole and for each
