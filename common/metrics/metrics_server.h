@@ -19,7 +19,7 @@ struct MetricsServerOptions {
   // Plain text is spoken on loopback only, unless this asks for it.
   bool allow_plain_text_anywhere = false;
   // The program's name, as in `ddpo-actor`: a label of ddpo_process_start_time_seconds.
-  std::string process;
+  std::string process = "";
 };
 
 // Serves a registry's metrics to Prometheus at http://ADDRESS/metrics.
