@@ -98,6 +98,7 @@ absl::Status Serve(const config::v1::RewardServerProgram& config, ShutdownSignal
 }
 
 int Main(int argc, char** argv) {
+  KeepFreedImageBuffers();
   CLI::App app("Scores images over gRPC: ddpo.reward.v1");
   Flags flags;
   AddFlags(&app, &flags);

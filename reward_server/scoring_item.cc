@@ -35,7 +35,9 @@ absl::StatusOr<Image> FromRaw(const reward::v1::RawImage& raw, int64_t max_pixel
   Image image;
   image.width = static_cast<int>(raw.width());
   image.height = static_cast<int>(raw.height());
-  image.rgb.assign(raw.rgb().begin(), raw.rgb().end());
+  // From pointers of the same type: one memcpy instead of a loop over characters.
+  const auto* rgb = reinterpret_cast<const uint8_t*>(raw.rgb().data());
+  image.rgb.assign(rgb, rgb + raw.rgb().size());
   return image;
 }
 

@@ -1,5 +1,7 @@
 #include "reward_server/server.h"
 
+#include <malloc.h>
+
 #include <algorithm>
 #include <thread>
 #include <utility>
@@ -16,7 +18,15 @@ namespace {
 // connections, which a client that only makes blocking calls closes seconds later.
 constexpr absl::Duration kLastWrites = absl::Milliseconds(500);
 
+// Blocks up to this size come from the heap, which keeps as much free.
+constexpr int kKeptBytes = 256 << 20;
+
 }  // namespace
+
+void KeepFreedImageBuffers() {
+  mallopt(M_MMAP_THRESHOLD, kKeptBytes);
+  mallopt(M_TRIM_THRESHOLD, kKeptBytes);
+}
 
 absl::StatusOr<std::unique_ptr<RewardServer>> RewardServer::Start(
     const config::v1::RewardServerProgram& config, const ScorerRegistry& registry) {
