@@ -6,6 +6,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
+#include "common/base/address.h"
 #include "common/base/files.h"
 #include "common/base/sha256.h"
 #include "common/base/status_macros.h"
@@ -172,6 +173,13 @@ absl::Status ValidateConfig(const Config& config) {
   if (training.stat_min_count() > training.stat_buffer_size()) {
     return fault("training.stat_min_count: ", training.stat_min_count(),
                  " is more than training.stat_buffer_size (", training.stat_buffer_size(), ")");
+  }
+  const std::string& listen_host = config.cluster().listen_host();
+  const auto listen = ParseHostPort(absl::StrCat(listen_host, ":0"));
+  if (!listen.ok() || !IsLoopbackHost(listen->host)) {
+    return fault("cluster.listen_host: ", listen_host,
+                 " is not loopback: expected an address such as 127.0.0.1, as the processes speak "
+                 "plain text");
   }
   return absl::OkStatus();
 }

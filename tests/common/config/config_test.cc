@@ -3,6 +3,7 @@
 #include <fstream>
 #include <string>
 
+#include "common/base/random.h"
 #include "common/config/prompts.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -68,8 +69,7 @@ TEST(ConfigTest, NamesAWrongType) {
               HasSubstr("run.epochs: `1.5` is not an integer"));
   EXPECT_THAT(ErrorOf(std::string(kSmallest) + "run: {epochs: [1]}\n"),
               HasSubstr("run.epochs: expected a single value"));
-  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "run: 3\n"),
-              HasSubstr("run: expected a mapping"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "run: 3\n"), HasSubstr("run: expected a mapping"));
   EXPECT_THAT(ErrorOf(std::string(kSmallest) + "sampling: {merge_lora: maybe}\n"),
               HasSubstr("sampling.merge_lora: `maybe` is not true or false"));
   EXPECT_THAT(ErrorOf(std::string(kSmallest) + "training: {learning_rate: nan}\n"),
@@ -107,12 +107,49 @@ TEST(ConfigTest, RefusesTextThatIsNotYaml) {
 TEST(ConfigTest, ChecksWhatNoSingleKeyCanSay) {
   EXPECT_THAT(ErrorOf("model: m\n"), HasSubstr("exactly one of set, file and list (found 0)"));
   EXPECT_THAT(ErrorOf("model: m\nprompts: {set: animals, list: [x]}\n"), HasSubstr("(found 2)"));
-  EXPECT_THAT(ErrorOf(std::string(kSmallest) +
-                      "sampling: {samples_per_epoch: 64, batch_size: 24}\n"),
-              HasSubstr("sampling.samples_per_epoch: 64 is not a multiple of "
-                        "sampling.batch_size (24)"));
+  EXPECT_THAT(
+      ErrorOf(std::string(kSmallest) + "sampling: {samples_per_epoch: 64, batch_size: 24}\n"),
+      HasSubstr("sampling.samples_per_epoch: 64 is not a multiple of "
+                "sampling.batch_size (24)"));
   EXPECT_THAT(ErrorOf(std::string(kSmallest) + "training: {minibatch_size: 48}\n"),
               HasSubstr("not a multiple of training.minibatch_size"));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "cluster: {learner_ranks: 3}\n"),
+              HasSubstr("cluster.learner_ranks (16 × 3)"));
+  EXPECT_THAT(
+      ErrorOf(std::string(kSmallest) + "training: {stat_buffer_size: 8, stat_min_count: 16}\n"),
+      HasSubstr("training.stat_min_count: 16 is more than training.stat_buffer_size (8)"));
+}
+
+TEST(ConfigTest, RefusesPlainTextBeyondLoopback) {
+  for (const char* host : {"0.0.0.0", "10.0.0.1", "127.example.com", "::1", "''"}) {
+    EXPECT_THAT(ErrorOf(std::string(kSmallest) + "cluster: {listen_host: '" + host + "'}\n"),
+                HasSubstr("cluster.listen_host: "))
+        << host;
+  }
+  for (const char* host : {"127.0.0.2", "localhost", "[::1]"}) {
+    EXPECT_TRUE(
+        ParseConfig(std::string(kSmallest) + "cluster: {listen_host: '" + host + "'}\n", "a").ok())
+        << host;
+  }
+}
+
+TEST(ConfigTest, AcceptsBothEndsOfARangeThatIncludesThem) {
+  EXPECT_TRUE(ParseConfig(kSmallest, "a", {"sampling.guidance_scale=0"}).ok());
+  EXPECT_TRUE(ParseConfig(kSmallest, "a", {"sampling.guidance_scale=100"}).ok());
+  EXPECT_THAT(ErrorOf(kSmallest, {"sampling.guidance_scale=100.5"}),
+              HasSubstr("sampling.guidance_scale: 100.5 is out of range: expected 0 … 100"));
+  EXPECT_THAT(ErrorOf(kSmallest, {"run.seed=-1"}), HasSubstr("run.seed: `-1` is not an integer"));
+  EXPECT_THAT(ErrorOf(kSmallest, {"run.seed=18446744073709551616"}), HasSubstr("run.seed: "));
+  EXPECT_THAT(ErrorOf(kSmallest, {"training.learning_rate=inf"}),
+              HasSubstr("training.learning_rate: `inf` is not a number"));
+}
+
+TEST(ConfigTest, RefusesTextThatIsNoMapping) {
+  EXPECT_THAT(ErrorOf("- model\n"), HasSubstr("expected a mapping"));
+  EXPECT_THAT(ErrorOf("just words\n"), HasSubstr("expected a mapping"));
+  EXPECT_THAT(ErrorOf(""), HasSubstr("model: the key is missing"));
+  EXPECT_THAT(ErrorOf("model:\nprompts: {set: animals}\n"), HasSubstr("model: "));
+  EXPECT_THAT(ErrorOf(std::string(kSmallest) + "[a, b]: 3\n"), HasSubstr("run.yaml"));
 }
 
 TEST(ConfigTest, OverridesWinOverTheText) {
@@ -130,8 +167,7 @@ TEST(ConfigTest, NamesABadOverride) {
   EXPECT_THAT(ErrorOf(kSmallest, {"run.epoch=3"}),
               HasSubstr("run.epoch: unknown key (did you mean epochs?)"));
   EXPECT_THAT(ErrorOf(kSmallest, {"model.x=3"}), HasSubstr("model: has no keys below it"));
-  EXPECT_THAT(ErrorOf(kSmallest, {"run.epochs=-1"}),
-              HasSubstr("run.epochs: -1 is out of range"));
+  EXPECT_THAT(ErrorOf(kSmallest, {"run.epochs=-1"}), HasSubstr("run.epochs: -1 is out of range"));
 }
 
 TEST(ConfigTest, WritesWhatItReadsBackAsTheSame) {
@@ -144,6 +180,57 @@ TEST(ConfigTest, WritesWhatItReadsBackAsTheSame) {
   ASSERT_TRUE(again.ok()) << again.status();
   EXPECT_EQ(config->SerializeAsString(), again->SerializeAsString());
   EXPECT_EQ(ConfigDigest(*config), ConfigDigest(*again));
+}
+
+TEST(ConfigTest, WritesEveryTextSoThatItReadsBack) {
+  auto config = ParseConfig("model: m\nprompts: {list: [x]}\n", "run.yaml");
+  ASSERT_TRUE(config.ok()) << config.status();
+  config->set_model("C: \\with # and ' and \"");
+  config->mutable_prompts()->clear_list();
+  for (const char* prompt :
+       {"~",   "null",       "true",  "yes",       "1e5", "0x10", "a: b", "- a", "# a",
+        " a ", "two\nlines", "tab\t", "ein Bär 🐻", "{a}", "[a]",  "*a",   "&a",  "!a",
+        "%a",  "@a",         "`a`",   "?",         "---", "|",    ">"}) {
+    config->mutable_prompts()->add_list(prompt);
+  }
+  auto again = ParseConfig(ConfigToYaml(*config), "resolved.yaml");
+  ASSERT_TRUE(again.ok()) << again.status() << ConfigToYaml(*config);
+  EXPECT_EQ(config->DebugString(), again->DebugString());
+}
+
+TEST(ConfigTest, WritesEveryKeyThatHasAValue) {
+  const std::string yaml = ConfigToYaml(*ParseConfig(kSmallest, "run.yaml"));
+  for (const char* line :
+       {"model: somewhere", "  set: animals", "  seed: 42", "  eta: 1", "  learning_rate: 0.0003",
+        "  merge_lora: false", "  keep: 3", "  pairs: 90", "  max_batch_size: 64"}) {
+    EXPECT_THAT(yaml, HasSubstr(std::string(line) + "\n"));
+  }
+}
+
+TEST(ConfigTest, AnswersDamagedTextWithAStatus) {
+  const std::string good =
+      "model: &m m\nprompts: {list: [a cat, \"an ant\"]}\nrun: {name: *m, epochs: 7}\n"
+      "sampling:\n  merge_lora: true\n  eta: 0.5\n? x\n: |\n  text\n";
+  constexpr char kMarks[] = "{}[]:,-?*&!|>'\"#%@`~ \n\t\x80\xff\x00 0e<a";
+  for (uint64_t round = 0; round < 5000; ++round) {
+    std::string text = good;
+    for (uint64_t edit = 0; edit <= round % 6; ++edit) {
+      const uint64_t random = DeriveSeed(1, "damage", round, edit);
+      const size_t at = random % text.size();
+      const char mark = kMarks[(random >> 20) % (sizeof(kMarks) - 1)];
+      switch ((random >> 40) % 3) {
+        case 0:
+          text[at] = mark;
+          break;
+        case 1:
+          text.insert(at, 1, mark);
+          break;
+        default:
+          text.erase(at, 1 + (random >> 50) % 8);
+      }
+    }
+    EXPECT_NO_THROW(ParseConfig(text, "run.yaml").status().IgnoreError()) << text;
+  }
 }
 
 TEST(ConfigTest, NamesTheKeysInWhichTwoDiffer) {
@@ -177,6 +264,42 @@ TEST(PromptsTest, HasTheNamedSets) {
                                           Contains("two mice"), Contains("three sheep")));
 }
 
+// SPEC.md: the 45 words in their order, each with its article.
+TEST(PromptsTest, AnimalsAreThoseOfThePaper) {
+  config::v1::PromptsConfig config;
+  config.set_set("animals");
+  std::vector<std::string> expected;
+  for (const std::string animal :
+       {"cat",     "dog",     "horse",    "monkey",   "rabbit",  "zebra",     "spider", "bird",
+        "sheep",   "deer",    "cow",      "goat",     "lion",    "tiger",     "bear",   "raccoon",
+        "fox",     "wolf",    "lizard",   "beetle",   "ant",     "butterfly", "fish",   "shark",
+        "whale",   "dolphin", "squirrel", "mouse",    "rat",     "snake",     "turtle", "frog",
+        "chicken", "duck",    "goose",    "bee",      "pig",     "turkey",    "fly",    "llama",
+        "camel",   "bat",     "gorilla",  "hedgehog", "kangaroo"}) {
+    expected.push_back((animal == "ant" ? "an " : "a ") + animal);
+  }
+  EXPECT_EQ(*LoadPrompts(config), expected);
+  std::vector<std::string> with_activities;
+  for (const std::string& animal : expected) {
+    for (const char* activity : {"washing the dishes", "riding a bike", "playing chess"}) {
+      with_activities.push_back(animal + " " + activity);
+    }
+  }
+  config.set_set("animals_activities");
+  EXPECT_EQ(*LoadPrompts(config), with_activities);
+}
+
+TEST(PromptsTest, CountsUseTheRightPlurals) {
+  config::v1::PromptsConfig config;
+  config.set_set("counting");
+  const auto prompts = *LoadPrompts(config);
+  for (const char* prompt :
+       {"two mice", "three geese", "four wolves", "five sheep", "six deer", "seven fish",
+        "eight butterflies", "two flies", "three foxes", "four monkeys"}) {
+    EXPECT_THAT(prompts, Contains(prompt));
+  }
+}
+
 TEST(PromptsTest, NamesWhatIsNotThere) {
   config::v1::PromptsConfig config;
   config.set_set("plants");
@@ -184,8 +307,7 @@ TEST(PromptsTest, NamesWhatIsNotThere) {
               HasSubstr("no set `plants`; known are animals"));
   config.clear_set();
   config.set_file("/no/such/file.txt");
-  EXPECT_THAT(std::string(LoadPrompts(config).status().message()),
-              HasSubstr("/no/such/file.txt"));
+  EXPECT_THAT(std::string(LoadPrompts(config).status().message()), HasSubstr("/no/such/file.txt"));
 }
 
 TEST(PromptsTest, SkipsBlankLinesAndCommentsOfAFile) {
