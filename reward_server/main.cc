@@ -42,7 +42,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--listen", flags->listen, "HOST:PORT of the gRPC server; port 0 takes any");
   app->add_option("--scorers", flags->scorers, "names of the scorers, separated by commas");
   app->add_option("--metrics-listen", flags->metrics_listen, "HOST:PORT of the metrics");
-  app->add_option("--address-file", flags->address_file, "gets HOST:PORT once the server listens");
+  app->add_option("--address-file", flags->address_file,
+                  "gets the addresses of the gRPC server and of the metrics, a line each");
   app->add_option("--jobs-database", flags->jobs_database,
                   "SQLite file of the background jobs; without it the server takes none");
   app->add_flag("--allow-plain-text-anywhere", flags->allow_plain_text_anywhere,

@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "common/base/files.h"
 #include "common/base/logging.h"
 #include "common/base/status_macros.h"
 
@@ -70,8 +71,12 @@ absl::StatusOr<std::unique_ptr<RewardServer>> RewardServer::Start(
   rpc.listen = config.listen();
   rpc.allow_plain_text_anywhere = config.allow_plain_text_anywhere();
   rpc.max_message_bytes = limits.max_message_bytes();
-  rpc.address_file = config.address_file();
   DDPO_ASSIGN_OR_RETURN(server->rpc_, RpcServer::Start(rpc, services));
+  if (!config.address_file().empty()) {
+    std::string addresses = server->address() + "\n";
+    if (server->metrics_server_ != nullptr) addresses += server->metrics_server_->address() + "\n";
+    DDPO_RETURN_IF_ERROR(WriteFileAtomically(config.address_file(), addresses));
+  }
   return server;
 }
 

@@ -16,6 +16,7 @@
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "common/base/files.h"
 #include "common/base/subprocess.h"
@@ -68,7 +69,9 @@ class RewardServerProcessTest : public ::testing::Test {
       ASSERT_FALSE(process_->Poll().has_value()) << *ReadFile(Path("log"));
       std::this_thread::yield();
     }
-    address_ = std::string(absl::StripAsciiWhitespace(*ReadFile(Path("address"))));
+    const std::vector<std::string> lines = absl::StrSplit(*ReadFile(Path("address")), '\n');
+    address_ = lines[0];
+    metrics_address_ = lines[1];
     channel_ = *CreateChannel(address_);
     stub_ = reward::v1::RewardService::NewStub(channel_);
   }
@@ -83,6 +86,7 @@ class RewardServerProcessTest : public ::testing::Test {
   const std::string directory_;
   std::unique_ptr<Subprocess> process_;
   std::string address_;
+  std::string metrics_address_;  // empty without --metrics-listen
   std::shared_ptr<grpc::Channel> channel_;
   std::unique_ptr<reward::v1::RewardService::Stub> stub_;
 };
@@ -144,11 +148,7 @@ TEST_F(RewardServerProcessTest, ServesAndEndsCleanlyOnSigterm) {
   EXPECT_TRUE(response.results(1).has_score());
   EXPECT_EQ(response.results(2).error().reason(), "IMAGE_DECODE_FAILED");
 
-  const std::string log = *ReadFile(Path("log"));
-  const std::string marker = "metrics at http://";
-  const size_t start = log.find(marker) + marker.size();
-  const std::string metrics =
-      HttpGet(log.substr(start, log.find("/metrics", start) - start), "/metrics");
+  const std::string metrics = HttpGet(metrics_address_, "/metrics");
   for (const char* line :
        {"ddpo_reward_items_total{outcome=\"scored\",scorer=\"jpeg_compressibility\"} 2",
         "ddpo_reward_items_total{outcome=\"failed\",scorer=\"jpeg_compressibility\"} 1",
