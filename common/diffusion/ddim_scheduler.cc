@@ -1,5 +1,7 @@
 #include "common/diffusion/ddim_scheduler.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cmath>
 #include <numbers>

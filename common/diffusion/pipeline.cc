@@ -3,8 +3,6 @@
 #include <ATen/CPUGeneratorImpl.h>
 #include <ATen/core/grad_mode.h>
 
-#include <algorithm>
-#include <filesystem>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -130,7 +128,8 @@ absl::StatusOr<Trajectory> Pipeline::Denoise(
   }
   const at::Tensor cond = EncodePrompts(prompts);
   const at::Tensor uncond = EncodePrompts({""}).expand_as(cond);
-  std::vector<at::Tensor> latents = {noise.latents};
+  const at::Tensor step_noise = noise.steps.to(options_.device);
+  std::vector<at::Tensor> latents = {noise.latents.to(options_.device)};
   std::vector<at::Tensor> log_probs;
   for (int step = 0; step < options.num_steps; ++step) {
     if (on_step) DDPO_RETURN_IF_ERROR(on_step(step));
@@ -139,7 +138,7 @@ absl::StatusOr<Trajectory> Pipeline::Denoise(
     const at::Tensor predicted =
         PredictNoise(latents.back(), t, uncond, cond, options.guidance_scale, lora);
     DdimStep result = scheduler_->Step(latents.back(), predicted, t, options.num_steps, options.eta,
-                                       noise.steps[step]);
+                                       step_noise[step]);
     latents.push_back(std::move(result.prev_sample));
     log_probs.push_back(std::move(result.log_prob));
   }
