@@ -1,8 +1,9 @@
 #include "learner/ddpo_trainer.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <exception>
-#include <map>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -12,6 +13,7 @@
 #include "common/base/status_macros.h"
 #include "common/nn/lora.h"
 #include "common/tensors/safetensors.h"
+#include "learner/epoch_tensors.h"
 #include "learner/gradient_workers.h"
 #include "learner/shuffle.h"
 
@@ -42,51 +44,6 @@ absl::Status CheckOptions(const DdpoTrainerOptions& options) {
                                                    ", expected more than 0 and at most 1"));
   }
   return absl::OkStatus();
-}
-
-// An epoch's samples as tensors on the pipeline's device, in the samples' order.
-struct EpochTensors {
-  at::Tensor cond;        // [N,L,D]
-  at::Tensor uncond;      // [1,L,D]
-  at::Tensor latents;     // [N,T+1,C,h,w]
-  at::Tensor log_probs;   // [N,T]
-  at::Tensor advantages;  // [N]
-};
-
-absl::StatusOr<EpochTensors> ToTensors(const Pipeline& pipeline, int64_t num_steps,
-                                       absl::Span<const TrainingSample> samples,
-                                       absl::Span<const double> advantages) {
-  const int64_t channels = pipeline.unet().in_channels();
-  const int64_t size = pipeline.unet().sample_size();
-  const auto latent_values = static_cast<size_t>((num_steps + 1) * channels * size * size);
-  const auto count = static_cast<int64_t>(samples.size());
-  const at::Tensor latents = at::empty({count, num_steps + 1, channels, size, size}, at::kFloat);
-  const at::Tensor log_probs = at::empty({count, num_steps}, at::kFloat);
-  std::vector<std::string> prompts;
-  for (int64_t i = 0; i < count; ++i) {
-    const TrainingSample& sample = samples[i];
-    if (sample.latents.size() != latent_values ||
-        sample.log_probs.size() != static_cast<size_t>(num_steps)) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("sample ", sample.sample_index, " of task ", sample.task_id, " has ",
-                       sample.latents.size(), " latent values and ", sample.log_probs.size(),
-                       " log-probabilities, expected ", latent_values, " ([", num_steps + 1, ",",
-                       channels, ",", size, ",", size, "]) and ", num_steps));
-    }
-    std::copy(sample.latents.begin(), sample.latents.end(), latents[i].data_ptr<float>());
-    std::copy(sample.log_probs.begin(), sample.log_probs.end(), log_probs[i].data_ptr<float>());
-    prompts.push_back(sample.prompt);
-  }
-  EpochTensors tensors;
-  tensors.cond = pipeline.EncodePrompts(prompts);
-  tensors.uncond = pipeline.EncodePrompts({""});
-  const at::Device device = tensors.cond.device();
-  tensors.latents = latents.to(device);
-  tensors.log_probs = log_probs.to(device);
-  tensors.advantages =
-      at::tensor(at::ArrayRef<double>(advantages.data(), advantages.size()), at::kDouble)
-          .to(device, at::kFloat);
-  return tensors;
 }
 
 // [samples.size(),J] from each sample's order of timesteps.
@@ -221,7 +178,7 @@ class DdpoTrainer : public PolicyTrainer {
                                       absl::Span<const double> advantages, int64_t epoch) {
     const int64_t num_steps = options_.step.objective.num_steps;
     DDPO_ASSIGN_OR_RETURN(const EpochTensors tensors,
-                          ToTensors(*pipeline_, num_steps, samples, advantages));
+                          EpochTensors::Create(*pipeline_, num_steps, samples, advantages));
     const auto count = static_cast<int64_t>(samples.size());
     const int64_t minibatch = options_.step.minibatch_size;
     const int64_t step_size = minibatch * options_.gradient_accumulation;
@@ -235,9 +192,9 @@ class DdpoTrainer : public PolicyTrainer {
       for (int64_t begin = 0; begin < count; begin += step_size) {
         const int64_t end = std::min(begin + step_size, count);
         const at::Tensor taken = order.slice(0, begin, end);
-        absl::StatusOr<PolicyGradientMetrics> step = PolicyGradientStep(
-            *pipeline_, Batch(tensors, taken, timestep_order.slice(0, begin, end)), options_.step,
-            workers_, lora_, optimizer_);
+        absl::StatusOr<PolicyGradientMetrics> step =
+            PolicyGradientStep(*pipeline_, tensors.Take(taken, timestep_order.slice(0, begin, end)),
+                               options_.step, workers_, lora_, optimizer_);
         if (!step.ok()) {
           return absl::Status(
               step.status().code(),
@@ -250,19 +207,6 @@ class DdpoTrainer : public PolicyTrainer {
     UpdateMetrics result = metrics.Mean();
     result.weights_changed = !Equal(before, OnCpu(lora_.tensors));
     return result;
-  }
-
-  static PolicyBatch Batch(const EpochTensors& epoch, const at::Tensor& taken,
-                           const at::Tensor& timestep_order) {
-    const at::Tensor rows = taken.to(epoch.latents.device());
-    PolicyBatch batch;
-    batch.cond = epoch.cond.index_select(0, rows);
-    batch.uncond = epoch.uncond;
-    batch.latents = epoch.latents.index_select(0, rows);
-    batch.log_probs = epoch.log_probs.index_select(0, rows);
-    batch.advantages = epoch.advantages.index_select(0, rows);
-    batch.timestep_order = timestep_order;
-    return batch;
   }
 
   const DdpoTrainerOptions options_;

@@ -1,5 +1,7 @@
 #include "learner/policy_gradient_step.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cmath>
 #include <memory>

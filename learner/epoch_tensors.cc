@@ -1,0 +1,60 @@
+#include "learner/epoch_tensors.h"
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+
+namespace ddpo {
+
+absl::StatusOr<EpochTensors> EpochTensors::Create(const Pipeline& pipeline, int64_t num_steps,
+                                                  absl::Span<const TrainingSample> samples,
+                                                  absl::Span<const double> advantages) {
+  const int64_t channels = pipeline.unet().in_channels();
+  const int64_t size = pipeline.unet().sample_size();
+  const auto latent_values = static_cast<size_t>((num_steps + 1) * channels * size * size);
+  const auto count = static_cast<int64_t>(samples.size());
+  const at::Tensor all_latents =
+      at::empty({count, num_steps + 1, channels, size, size}, at::kFloat);
+  const at::Tensor all_log_probs = at::empty({count, num_steps}, at::kFloat);
+  std::vector<std::string> prompts;
+  for (int64_t i = 0; i < count; ++i) {
+    const TrainingSample& sample = samples[i];
+    if (sample.latents.size() != latent_values ||
+        sample.log_probs.size() != static_cast<size_t>(num_steps)) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("sample ", sample.sample_index, " of task ", sample.task_id, " has ",
+                       sample.latents.size(), " latent values and ", sample.log_probs.size(),
+                       " log-probabilities, expected ", latent_values, " ([", num_steps + 1, ",",
+                       channels, ",", size, ",", size, "]) and ", num_steps));
+    }
+    std::copy(sample.latents.begin(), sample.latents.end(), all_latents[i].data_ptr<float>());
+    std::copy(sample.log_probs.begin(), sample.log_probs.end(), all_log_probs[i].data_ptr<float>());
+    prompts.push_back(sample.prompt);
+  }
+  EpochTensors tensors;
+  tensors.cond = pipeline.EncodePrompts(prompts);
+  tensors.uncond = pipeline.EncodePrompts({""});
+  const at::Device device = tensors.cond.device();
+  tensors.latents = all_latents.to(device);
+  tensors.log_probs = all_log_probs.to(device);
+  tensors.advantages =
+      at::tensor(at::ArrayRef<double>(advantages.data(), advantages.size()), at::kDouble)
+          .to(device, at::kFloat);
+  return tensors;
+}
+
+PolicyBatch EpochTensors::Take(const at::Tensor& rows, const at::Tensor& timestep_order) const {
+  const at::Tensor index = rows.to(latents.device());
+  PolicyBatch batch;
+  batch.cond = cond.index_select(0, index);
+  batch.uncond = uncond;
+  batch.latents = latents.index_select(0, index);
+  batch.log_probs = log_probs.index_select(0, index);
+  batch.advantages = advantages.index_select(0, index);
+  batch.timestep_order = timestep_order;
+  return batch;
+}
+
+}  // namespace ddpo
