@@ -2,14 +2,20 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/nn/small_attention.h"
 
 namespace ddpo {
 namespace {
 
-// [B·S,C] -> [B,heads,S,C/heads].
-at::Tensor SplitHeads(const TokenMatrix& tokens, int64_t heads) {
-  return tokens.rows.view({tokens.batch, tokens.length(), heads, tokens.rows.size(1) / heads})
-      .transpose(1, 2);
+// LibTorch's attention for three matrices [B·S,C], perhaps columns of wider ones.
+at::Tensor Attend(const at::Tensor& query, const at::Tensor& key, const at::Tensor& value,
+                  int64_t batch, int64_t heads) {
+  const auto split_heads = [&](const at::Tensor& rows) {
+    return rows.view({batch, rows.size(0) / batch, heads, rows.size(1) / heads}).transpose(1, 2);
+  };
+  return at::scaled_dot_product_attention(split_heads(query), split_heads(key), split_heads(value))
+      .transpose(1, 2)
+      .reshape(query.sizes());
 }
 
 }  // namespace
@@ -42,26 +48,29 @@ absl::StatusOr<Attention> Attention::LoadCross(WeightLoader& loader, const std::
 }
 
 at::Tensor Attention::ForwardSelf(const TokenMatrix& x, const ForwardLora& lora) const {
-  const std::vector<at::Tensor> projected = query_.Forward(x.rows, lora);
-  return Attend({projected[0], x.batch}, {{projected[1], x.batch}, {projected[2], x.batch}}, lora);
+  const at::Tensor qkv = query_.Forward(x.rows, lora);
+  const int64_t channels = query_.out_features();
+  if (SuitsSmallAttention(qkv, x.length(), x.length(), channels, heads_)) {
+    return out_.Forward(SmallSelfAttention(qkv, {x.batch, heads_, channels}), lora);
+  }
+  const std::vector<at::Tensor> parts = qkv.split(channels, 1);
+  return out_.Forward(Attend(parts[0], parts[1], parts[2], x.batch, heads_), lora);
 }
 
 at::Tensor Attention::ForwardCross(const TokenMatrix& x, const KeyValue& context,
                                    const ForwardLora& lora) const {
-  return Attend({query_.Forward(x.rows, lora)[0], x.batch}, context, lora);
+  const at::Tensor query = query_.Forward(x.rows, lora);
+  const int64_t channels = query_.out_features();
+  if (SuitsSmallAttention(query, x.length(), context.length(), channels, heads_)) {
+    return out_.Forward(SmallCrossAttention(query, context.rows, {x.batch, heads_, channels}),
+                        lora);
+  }
+  const std::vector<at::Tensor> parts = context.rows.split(channels, 1);
+  return out_.Forward(Attend(query, parts[0], parts[1], x.batch, heads_), lora);
 }
 
 KeyValue Attention::ContextKeyValue(const TokenMatrix& context, const ForwardLora& lora) const {
-  const std::vector<at::Tensor> projected = key_value_.Forward(context.rows, lora);
-  return {{projected[0], context.batch}, {projected[1], context.batch}};
-}
-
-at::Tensor Attention::Attend(const TokenMatrix& query, const KeyValue& context,
-                             const ForwardLora& lora) const {
-  const at::Tensor attended =
-      at::scaled_dot_product_attention(SplitHeads(query, heads_), SplitHeads(context.key, heads_),
-                                       SplitHeads(context.value, heads_));
-  return out_.Forward(attended.transpose(1, 2).reshape(query.rows.sizes()), lora)[0];
+  return {key_value_.Forward(context.rows, lora), context.batch};
 }
 
 std::vector<LoraProjection*> Attention::projections() {

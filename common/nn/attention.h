@@ -20,11 +20,8 @@ struct TokenMatrix {
   int64_t length() const { return rows.size(0) / batch; }
 };
 
-// Keys and values of a sequence, [B·L,C] each.
-struct KeyValue {
-  TokenMatrix key;
-  TokenMatrix value;
-};
+// Keys and values of a sequence side by side, [B·L,2C].
+using KeyValue = TokenMatrix;
 
 // diffusers' Attention as the SD 1.x family uses it: to_q, to_k and to_v without bias, to_out.0
 // with one, no mask. Self-attention, or attention to a context of `context_dim` features.
@@ -47,9 +44,6 @@ class Attention {
   std::vector<LoraProjection*> projections();
 
  private:
-  at::Tensor Attend(const TokenMatrix& query, const KeyValue& context,
-                    const ForwardLora& lora) const;
-
   int64_t heads_ = 0;
   LoraProjection query_;      // to_q, to_k and to_v in self-attention, else to_q
   LoraProjection key_value_;  // to_k and to_v of a context; unused in self-attention

@@ -42,7 +42,8 @@ absl::StatusOr<Linear> Linear::LoadFromConv1x1(WeightLoader& loader, const std::
 
 at::Tensor Linear::Forward(const at::Tensor& x) const {
   if (x.dim() != 2) return at::linear(x, weight_, bias_);
-  return at::linear(PadToStableRows(x), weight_, bias_).narrow(0, 0, x.size(0));
+  return WithStableRows(
+      x, [this](const at::Tensor& rows) { return at::linear(rows, weight_, bias_); });
 }
 
 absl::StatusOr<Conv2d> Conv2d::Load(WeightLoader& loader, const std::string& prefix, int64_t in,

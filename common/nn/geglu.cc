@@ -27,14 +27,13 @@ DDPO_SIMD_INLINE void Normal(const FloatVector& x, FloatVector& distribution, Fl
 
 DDPO_SIMD_INLINE void GegluRows(const float* x, int64_t rows, int64_t width, float* y) {
   for (int64_t row = 0; row < rows; ++row, x += 2 * width, y += width) {
-    for (int64_t i = 0; i < width; i += kLanes) {
-      const int64_t lanes = LanesAt(i, width);
+    ForEachVector(width, [&](int64_t i, auto lanes) DDPO_SIMD_LAMBDA {
       FloatVector value, gate, distribution, bell;
       Load(x + i, value, lanes);
       Load(x + width + i, gate, lanes);
       Normal(gate, distribution, bell);
       Store(value * (gate * distribution), y + i, lanes);
-    }
+    });
   }
 }
 
@@ -43,8 +42,7 @@ DDPO_SIMD_INLINE void GegluBackwardRows(const float* x, const float* dy, int64_t
                                         int64_t width, float* dx) {
   constexpr float kInverseSqrt2Pi = 0.39894228F;
   for (int64_t row = 0; row < rows; ++row, x += 2 * width, dx += 2 * width, dy += width) {
-    for (int64_t i = 0; i < width; i += kLanes) {
-      const int64_t lanes = LanesAt(i, width);
+    ForEachVector(width, [&](int64_t i, auto lanes) DDPO_SIMD_LAMBDA {
       FloatVector value, gate, gradient, distribution, bell;
       Load(x + i, value, lanes);
       Load(x + width + i, gate, lanes);
@@ -53,7 +51,7 @@ DDPO_SIMD_INLINE void GegluBackwardRows(const float* x, const float* dy, int64_t
       Store(gradient * (gate * distribution), dx + i, lanes);
       Store(gradient * value * (distribution + gate * bell * kInverseSqrt2Pi), dx + width + i,
             lanes);
-    }
+    });
   }
 }
 

@@ -44,18 +44,16 @@ DDPO_SIMD_INLINE void NormalizeImage(const float* x, const float* weight, const 
                                      float eps, const Sizes& sizes, float* mean, float* rstd,
                                      float* y) {
   const int64_t channels = sizes.channels;
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    const int64_t lanes = LanesAt(c, channels);
+  ForEachVector(channels, [&](int64_t c, auto lanes) DDPO_SIMD_LAMBDA {
     FloatVector sum{}, value;
     for (int64_t p = 0; p < sizes.pixels; ++p) {
       Load(x + p * channels + c, value, lanes);
       sum += value;
     }
     Store(sum, mean + c, lanes);
-  }
+  });
   GroupMeans(sizes, mean);
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    const int64_t lanes = LanesAt(c, channels);
+  ForEachVector(channels, [&](int64_t c, auto lanes) DDPO_SIMD_LAMBDA {
     FloatVector sum{}, value, center;
     Load(mean + c, center, lanes);
     for (int64_t p = 0; p < sizes.pixels; ++p) {
@@ -63,11 +61,10 @@ DDPO_SIMD_INLINE void NormalizeImage(const float* x, const float* weight, const 
       sum += (value - center) * (value - center);
     }
     Store(sum, rstd + c, lanes);
-  }
+  });
   GroupMeans(sizes, rstd);
   for (int64_t c = 0; c < channels; ++c) rstd[c] = 1.0F / std::sqrt(rstd[c] + eps);
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    const int64_t lanes = LanesAt(c, channels);
+  ForEachVector(channels, [&](int64_t c, auto lanes) DDPO_SIMD_LAMBDA {
     FloatVector center, scale, shift, factor, value, sigmoid;
     Load(mean + c, center, lanes);
     Load(rstd + c, scale, lanes);
@@ -83,7 +80,7 @@ DDPO_SIMD_INLINE void NormalizeImage(const float* x, const float* weight, const 
       }
       Store(value, y + p * channels + c, lanes);
     }
-  }
+  });
 }
 
 // dx from dy for one image. With x̂ = (x − mean) · rstd and g = dz · weight,
@@ -93,8 +90,7 @@ DDPO_SIMD_INLINE void BackpropagateImage(const float* x, const float* dy, const 
                                          const float* bias, const float* mean, const float* rstd,
                                          const Sizes& sizes, float* means, float* dx) {
   const int64_t channels = sizes.channels;
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    const int64_t lanes = LanesAt(c, channels);
+  ForEachVector(channels, [&](int64_t c, auto lanes) DDPO_SIMD_LAMBDA {
     FloatVector center, scale, factor, shift, value, gradient, sigmoid;
     FloatVector sum{}, product_sum{};
     Load(mean + c, center, lanes);
@@ -117,11 +113,10 @@ DDPO_SIMD_INLINE void BackpropagateImage(const float* x, const float* dy, const 
     }
     Store(sum, means + c, lanes);
     Store(product_sum, means + channels + c, lanes);
-  }
+  });
   GroupMeans(sizes, means);
   GroupMeans(sizes, means + channels);
-  for (int64_t c = 0; c < channels; c += kLanes) {
-    const int64_t lanes = LanesAt(c, channels);
+  ForEachVector(channels, [&](int64_t c, auto lanes) DDPO_SIMD_LAMBDA {
     FloatVector center, scale, mean_g, mean_product, value, gradient;
     Load(mean + c, center, lanes);
     Load(rstd + c, scale, lanes);
@@ -134,7 +129,7 @@ DDPO_SIMD_INLINE void BackpropagateImage(const float* x, const float* dy, const 
       gradient = scale * (gradient - mean_g - value * mean_product);
       Store(gradient, dx + p * channels + c, lanes);
     }
-  }
+  });
 }
 
 DDPO_SIMD_DISPATCH(NormalizeImage,

@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/nn/lora_linear.h"
 #include "common/nn/stable_rows.h"
 
 namespace ddpo {
@@ -32,31 +33,23 @@ absl::StatusOr<LoraProjection> LoraProjection::Load(WeightLoader& loader, const 
   return projection;
 }
 
-std::vector<at::Tensor> LoraProjection::Forward(const at::Tensor& x,
-                                                const ForwardLora& lora) const {
-  const at::Tensor rows = PadToStableRows(x);
-  const auto layers = static_cast<int64_t>(layer_names_.size());
-  const at::Tensor base =
-      at::linear(rows, merged_weight_.defined() ? merged_weight_ : weight_, bias_);
-  std::vector<at::Tensor> outputs = base.split(out_features_, 1);
-  if (!lora.pairs.empty()) {
-    // One product for the A of all layers. LoRA computes in float32 whatever the base does, as
-    // peft does.
-    std::vector<at::Tensor> downs;
-    for (const int64_t index : lora_indices_) downs.push_back(lora.pairs[index].a);
-    const at::Tensor down = layers == 1 ? downs.front() : at::cat(downs);
-    const at::Tensor inner = at::mm(rows.to(down.scalar_type()), down.t());
-    const std::vector<at::Tensor> inners = inner.split(inner.size(1) / layers, 1);
-    for (int64_t i = 0; i < layers; ++i) {
-      const at::Tensor up = lora.pairs[lora_indices_[i]].b.t();
-      outputs[i] = at::addmm(outputs[i].to(up.scalar_type()), inners[i], up, 1, lora.scale)
-                       .to(base.scalar_type());
-    }
+at::Tensor LoraProjection::Forward(const at::Tensor& x, const ForwardLora& lora) const {
+  const at::Tensor& weight = merged_weight_.defined() ? merged_weight_ : weight_;
+  if (lora.pairs.empty()) {
+    return WithStableRows(x,
+                          [&](const at::Tensor& rows) { return at::linear(rows, weight, bias_); });
   }
-  if (rows.size(0) != x.size(0)) {
-    for (at::Tensor& output : outputs) output = output.narrow(0, 0, x.size(0));
+  std::vector<at::Tensor> downs, ups;
+  for (const int64_t index : lora_indices_) {
+    downs.push_back(lora.pairs[index].a);
+    ups.push_back(lora.pairs[index].b);
   }
-  return outputs;
+  const bool one = downs.size() == 1;
+  const at::Tensor down = one ? downs.front() : at::cat(downs);
+  const at::Tensor up = one ? ups.front() : at::cat(ups);
+  return WithStableRows(x, [&](const at::Tensor& rows) {
+    return LoraLinear(rows, weight, bias_, down, up, lora.scale);
+  });
 }
 
 void LoraProjection::Merge(const ForwardLora& lora) {

@@ -39,8 +39,8 @@ class LoraProjection {
   // Says which pairs of a ForwardLora are these layers'.
   void set_lora_indices(std::vector<int64_t> indices) { lora_indices_ = std::move(indices); }
 
-  // x [N,in] -> for each layer [N,out].
-  std::vector<at::Tensor> Forward(const at::Tensor& x, const ForwardLora& lora) const;
+  // x [N,in] -> [N, layers · out], the layers' outputs side by side.
+  at::Tensor Forward(const at::Tensor& x, const ForwardLora& lora) const;
 
   // Forward adds scale · B A to the weights of its layers from here on; the originals are kept.
   void Merge(const ForwardLora& lora);

@@ -35,35 +35,44 @@ inline constexpr int64_t kLanes = 16;
 using FloatVector = float __attribute__((vector_size(kLanes * sizeof(float))));
 using IntVector = int32_t __attribute__((vector_size(kLanes * sizeof(int32_t))));
 
-// `count` values, the other lanes zero. Vectors are passed by reference because passing them by
+// How many lanes of a vector count: all of them, known when compiling, or the first few at the end
+// of a row.
+struct AllLanes {};
+
+// The lanes that do not count become zero. Vectors are passed by reference because passing them by
 // value differs between instruction sets.
-DDPO_SIMD_INLINE void Load(const float* from, FloatVector& to, int64_t count = kLanes) {
-  if (count == kLanes) {
-    std::memcpy(&to, from, sizeof(FloatVector));
-  } else {
-    to = FloatVector{};
-    std::memcpy(&to, from, count * sizeof(float));
+DDPO_SIMD_INLINE void Load(const float* from, FloatVector& to, AllLanes) {
+  std::memcpy(&to, from, sizeof(FloatVector));
+}
+DDPO_SIMD_INLINE void Load(const float* from, FloatVector& to, int64_t lanes) {
+  to = FloatVector{};
+  std::memcpy(&to, from, lanes * sizeof(float));
+}
+DDPO_SIMD_INLINE void Store(const FloatVector& from, float* to, AllLanes) {
+  std::memcpy(to, &from, sizeof(FloatVector));
+}
+DDPO_SIMD_INLINE void Store(const FloatVector& from, float* to, int64_t lanes) {
+  std::memcpy(to, &from, lanes * sizeof(float));
+}
+
+// Calls body(index, lanes) for the vectors of a row of `size` values. The body is a lambda marked
+// DDPO_SIMD_LAMBDA, so that it is compiled for the kernel's instruction set.
+#define DDPO_SIMD_LAMBDA __attribute__((always_inline))
+template <typename Body>
+DDPO_SIMD_INLINE void ForEachVector(int64_t size, const Body& body) {
+  int64_t index = 0;
+  for (; index + kLanes <= size; index += kLanes) body(index, AllLanes{});
+  if (index < size) body(index, size - index);
+}
+
+// Halves added to halves.
+DDPO_SIMD_INLINE float Sum(const FloatVector& x) {
+  float lanes[kLanes];
+  std::memcpy(lanes, &x, sizeof(lanes));
+  for (int64_t half = kLanes / 2; half > 0; half /= 2) {
+    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[half + i];
   }
-}
-
-DDPO_SIMD_INLINE void Store(const FloatVector& from, float* to, int64_t count = kLanes) {
-  if (count == kLanes) {
-    std::memcpy(to, &from, sizeof(FloatVector));
-  } else {
-    std::memcpy(to, &from, count * sizeof(float));
-  }
-}
-
-// Lanes of the vector that begins at element `index` of `size`.
-DDPO_SIMD_INLINE int64_t LanesAt(int64_t index, int64_t size) {
-  return size - index < kLanes ? size - index : kLanes;
-}
-
-// In order of the lanes.
-DDPO_SIMD_INLINE float Sum(const FloatVector& x, int64_t count = kLanes) {
-  float sum = 0;
-  for (int64_t i = 0; i < count; ++i) sum += x[i];
-  return sum;
+  return lanes[0];
 }
 
 // exp(x), within 2 units in the last place; 0 below about −87, as float32 has no normal number

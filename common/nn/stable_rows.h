@@ -10,12 +10,13 @@ namespace ddpo {
 // depend on how many others stand beside it.
 inline constexpr int64_t kStableRows = 16;
 
-// x [N,in], with rows of zeros below it where N is small. A function that treats rows one by one
-// then gives the same bits for each whatever N is; its result is to be narrowed to N rows again.
-inline at::Tensor PadToStableRows(const at::Tensor& x) {
+// product(x) for a function that treats the rows of x [N,in] one by one; where N is small it is
+// given rows of zeros besides, so that each row's bits are the same whatever N is.
+template <typename Product>
+at::Tensor WithStableRows(const at::Tensor& x, const Product& product) {
   const int64_t rows = x.size(0);
-  if (rows >= kStableRows || !x.is_cpu()) return x;
-  return at::constant_pad_nd(x, {0, 0, 0, kStableRows - rows});
+  if (rows >= kStableRows || !x.is_cpu()) return product(x);
+  return product(at::constant_pad_nd(x, {0, 0, 0, kStableRows - rows})).narrow(0, 0, rows);
 }
 
 }  // namespace ddpo

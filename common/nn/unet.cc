@@ -188,8 +188,8 @@ at::Tensor UNet::Forward(const at::Tensor& sample, const at::Tensor& timesteps,
               sample.sizes(), ", expected [B,", net.config.in_channels, ",h,w]");
   TORCH_CHECK(timesteps.dim() == 1 && timesteps.size(0) == sample.size(0), "timesteps has shape ",
               timesteps.sizes(), ", expected [", sample.size(0), "]");
-  TORCH_CHECK(text.layers().empty() || text.layers().front().key.batch == sample.size(0),
-              "encoder_hidden_states has ", text.layers().front().key.batch, " rows, sample has ",
+  TORCH_CHECK(text.layers().empty() || text.layers().front().batch == sample.size(0),
+              "encoder_hidden_states has ", text.layers().front().batch, " rows, sample has ",
               sample.size(0));
   const ForwardLora view = net.ViewLora(lora);
   UNetContext context{

@@ -49,8 +49,9 @@ DDPO_SIMD_INLINE void OutputLine(const FloatVector* m, int64_t step, FloatVector
 
 // V = Bᵀ d B (eq. 8 of the paper) of one tile for the channels from `channel` on. `patch` points at
 // the patch's pixels, `v` at the first of kProducts values, `stride` apart.
+template <typename Lanes>
 DDPO_SIMD_INLINE void TransformInput(const std::array<const float*, kProducts>& patch,
-                                     int64_t channel, int64_t lanes, int64_t stride, float* v) {
+                                     int64_t channel, Lanes lanes, int64_t stride, float* v) {
   FloatVector d[kProducts], t[kProducts];
   for (int64_t i = 0; i < kProducts; ++i) Load(patch[i] + channel, d[i], lanes);
   for (int64_t i = 0; i < kPatch; ++i) InputLine(d + i, kPatch, t + i);
@@ -59,8 +60,9 @@ DDPO_SIMD_INLINE void TransformInput(const std::array<const float*, kProducts>& 
 }
 
 // Y = Aᵀ m A + bias: a tile's pixels from its kProducts products, `stride` apart.
+template <typename Lanes>
 DDPO_SIMD_INLINE void TransformOutput(const float* m, int64_t stride, const float* bias,
-                                      int64_t channel, int64_t lanes,
+                                      int64_t channel, Lanes lanes,
                                       const std::array<float*, kTile * kTile>& pixels) {
   FloatVector p[kProducts], t[kTile * kPatch], y[kTile], b;
   for (int64_t i = 0; i < kProducts; ++i) Load(m + i * stride, p[i], lanes);
@@ -84,9 +86,9 @@ DDPO_SIMD_INLINE void TransformImage(const float* x, const Geometry& g, const fl
         const bool inside = row_at >= 0 && row_at < g.height && col_at >= 0 && col_at < g.width;
         patch[i] = inside ? x + (row_at * g.width + col_at) * g.in_channels : zeros;
       }
-      for (int64_t c = 0; c < g.in_channels; c += kLanes) {
-        TransformInput(patch, c, LanesAt(c, g.in_channels), stride, v + c);
-      }
+      ForEachVector(g.in_channels, [&](int64_t c, auto lanes) DDPO_SIMD_LAMBDA {
+        TransformInput(patch, c, lanes, stride, v + c);
+      });
       v += g.in_channels;
     }
   }
@@ -100,9 +102,9 @@ DDPO_SIMD_INLINE void GatherImage(const float* m, const Geometry& g, int64_t str
       for (int64_t i = 0; i < kTile * kTile; ++i) {
         pixels[i] = out + ((y + i / kTile) * g.width + col + i % kTile) * g.out_channels;
       }
-      for (int64_t c = 0; c < g.out_channels; c += kLanes) {
-        TransformOutput(m + c, stride, bias, c, LanesAt(c, g.out_channels), pixels);
-      }
+      ForEachVector(g.out_channels, [&](int64_t c, auto lanes) DDPO_SIMD_LAMBDA {
+        TransformOutput(m + c, stride, bias, c, lanes, pixels);
+      });
       m += g.out_channels;
     }
   }
