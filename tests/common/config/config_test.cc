@@ -1,6 +1,7 @@
 #include "common/config/config.h"
 
 #include <fstream>
+#include <set>
 #include <string>
 
 #include "common/base/random.h"
@@ -297,6 +298,30 @@ TEST(PromptsTest, CountsUseTheRightPlurals) {
        {"two mice", "three geese", "four wolves", "five sheep", "six deer", "seven fish",
         "eight butterflies", "two flies", "three foxes", "four monkeys"}) {
     EXPECT_THAT(prompts, Contains(prompt));
+  }
+}
+
+TEST(PromptsTest, HasImageNetsAnimals) {
+  config::v1::PromptsConfig config;
+  config.set_set("imagenet_animals");
+  const auto prompts = *LoadPrompts(config);
+  EXPECT_THAT(prompts, SizeIs(398));
+  EXPECT_EQ(prompts.front(), "a tench");
+  EXPECT_EQ(prompts.back(), "a puffer");
+}
+
+TEST(PromptsTest, HoldsNoPromptTwiceAndHoldsOutWhatItSays) {
+  std::set<std::string> trained;
+  for (const char* name : {"animals", "animals_activities", "counting", "held_out_animals",
+                           "held_out_objects", "held_out_animals_activities",
+                           "animals_held_out_activities", "held_out_animals_held_out_activities"}) {
+    config::v1::PromptsConfig config;
+    config.set_set(name);
+    const auto prompts = LoadPrompts(config);
+    ASSERT_TRUE(prompts.ok()) << prompts.status();
+    for (const std::string& prompt : *prompts) {
+      EXPECT_TRUE(trained.insert(prompt).second) << name << ": " << prompt;
+    }
   }
 }
 
