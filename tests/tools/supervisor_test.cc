@@ -1,0 +1,150 @@
+#include "tools/up/supervisor.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "absl/time/clock.h"
+#include "common/base/files.h"
+
+namespace ddpo {
+namespace {
+
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+// Real children: shells, whose $2 is the address file (they get `--address-file FILE`).
+class SupervisorTest : public ::testing::Test {
+ protected:
+  void SetUp() override {
+    run_dir_ = ::testing::TempDir() + "/" +
+               ::testing::UnitTest::GetInstance()->current_test_info()->name();
+    std::filesystem::remove_all(run_dir_);
+    std::filesystem::create_directories(run_dir_ + "/logs");
+  }
+
+  ChildSpec Shell(const std::string& name, const std::string& script) {
+    return {name, /*serves=*/true, {kExitBadConfig}, [script](const ChildAddresses& last) {
+              return std::optional(std::vector<std::string>{
+                  "/bin/sh", "-c", script, last.service.empty() ? "first" : last.service});
+            }};
+  }
+
+  std::unique_ptr<Supervisor> Make() {
+    Supervisor::Options options;
+    options.run_dir = run_dir_;
+    options.restart = {.first_wait = absl::Milliseconds(1), .longest_wait = absl::Milliseconds(1)};
+    options.note = [this](const std::string& line) { notes_.push_back(line); };
+    return std::make_unique<Supervisor>(options);
+  }
+
+  // Ticks until `done` or an error; the bound only matters where a test fails.
+  template <typename Done>
+  absl::Status TickUntil(Supervisor& supervisor, Done done) {
+    const absl::Time deadline = absl::Now() + absl::Seconds(30);
+    while (!done()) {
+      if (absl::Now() > deadline) return absl::DeadlineExceededError("nothing happened");
+      absl::Status status = supervisor.Tick(absl::Now());
+      if (!status.ok()) return status;
+      absl::SleepFor(absl::Milliseconds(1));
+    }
+    return absl::OkStatus();
+  }
+
+  nlohmann::json Process(size_t index) {
+    absl::StatusOr<std::string> text = ReadFile(run_dir_ + "/pids.json");
+    if (!text.ok()) return nlohmann::json::object();
+    return nlohmann::json::parse(*text)["processes"][index];
+  }
+
+  std::string run_dir_;
+  std::vector<std::string> notes_;
+};
+
+TEST_F(SupervisorTest, StartsAKilledChildAgainAtItsOldAddress) {
+  std::unique_ptr<Supervisor> supervisor = Make();
+  // Says where it listens: at a place of its own first, at the one it was told after that.
+  supervisor->Add(
+      Shell("learner-0", "[ $0 = first ] && echo host:1 > $2 || echo again-$0 > $2; sleep 1000"));
+  ASSERT_TRUE(
+      TickUntil(*supervisor, [&] { return Process(0).value("address", "") == "host:1"; }).ok());
+  const nlohmann::json before = Process(0);
+  EXPECT_EQ(before["name"], "learner-0");
+  EXPECT_EQ(before["restarts"], 0);
+
+  ASSERT_EQ(kill(before["pid"], SIGKILL), 0);
+  ASSERT_TRUE(TickUntil(*supervisor, [&] {
+                return Process(0).value("address", "") == "again-host:1";
+              }).ok());
+  EXPECT_EQ(Process(0)["restarts"], 1);
+  EXPECT_NE(Process(0)["pid"], before["pid"]);
+  ASSERT_EQ(notes_.size(), 1u);
+  EXPECT_THAT(notes_[0], AllOf(HasSubstr("learner-0"), HasSubstr("signal 9")));
+}
+
+TEST_F(SupervisorTest, ABadConfigIsFinalAndItsMessageIsQuoted) {
+  std::unique_ptr<Supervisor> supervisor = Make();
+  supervisor->Add(Shell("learner-0", "echo epochs is out of range; exit 2"));
+  const absl::Status status = TickUntil(*supervisor, [] { return false; });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()),
+              AllOf(HasSubstr("learner-0"), HasSubstr("epochs is out of range")));
+}
+
+TEST_F(SupervisorTest, GivesUpOnAChildThatDiesAgainAndAgain) {
+  std::unique_ptr<Supervisor> supervisor = Make();
+  supervisor->Add(Shell("actor-0", "echo no such model; exit 1"));
+  const absl::Status status = TickUntil(*supervisor, [] { return false; });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("no such model"));
+  EXPECT_GT(notes_.size(), 1u);
+}
+
+TEST_F(SupervisorTest, AChildThatEndsWellIsCompleteAndStaysEnded) {
+  std::unique_ptr<Supervisor> supervisor = Make();
+  supervisor->Add(Shell("learner-0", "echo started; exit 0"));
+  ASSERT_TRUE(TickUntil(*supervisor, [&] { return supervisor->Completed("learner-0"); }).ok());
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(supervisor->Tick(absl::Now()).ok());
+  EXPECT_EQ(ReadFile(run_dir_ + "/logs/learner-0.log").value(), "started\n");
+}
+
+TEST_F(SupervisorTest, WaitsWithAChildWhoseNeedsAreNotThere) {
+  std::unique_ptr<Supervisor> supervisor = Make();
+  Supervisor* s = supervisor.get();
+  supervisor->Add({"actor-0",
+                   /*serves=*/false,
+                   {},
+                   [s](const ChildAddresses&) -> std::optional<std::vector<std::string>> {
+                     if (!s->Addresses("learner-0")) return std::nullopt;
+                     return std::vector<std::string>{"/bin/sh", "-c", "exit 0"};
+                   }});
+  supervisor->Add(Shell("learner-0", "echo host:1 > $2; sleep 1000"));
+  ASSERT_TRUE(supervisor->Tick(absl::Now()).ok());
+  EXPECT_EQ(Process(0)["pid"], 0);
+  EXPECT_TRUE(TickUntil(*supervisor, [&] { return supervisor->Completed("actor-0"); }).ok());
+}
+
+TEST_F(SupervisorTest, StopAsksFirstAndKillsWhatDoesNotListen) {
+  std::unique_ptr<Supervisor> supervisor = Make();
+  supervisor->Add(Shell("polite",
+                        "trap 'echo saved; exit 0' TERM; echo host:1 > $2; "
+                        "while :; do sleep 0.01; done"));
+  supervisor->Add(Shell("deaf", "trap '' TERM; echo host:2 > $2; while :; do sleep 0.01; done"));
+  ASSERT_TRUE(TickUntil(*supervisor, [&] {
+                return supervisor->Addresses("polite") && supervisor->Addresses("deaf");
+              }).ok());
+  supervisor->Stop("polite", absl::Seconds(30), [] { return false; });
+  EXPECT_EQ(ReadFile(run_dir_ + "/logs/polite.log").value(), "saved\n");
+  EXPECT_EQ(Process(0)["pid"], 0);
+  EXPECT_NE(Process(1)["pid"], 0);
+  supervisor->Stop("", absl::InfiniteDuration(), [] { return true; });
+  EXPECT_EQ(Process(1)["pid"], 0);
+  EXPECT_THAT(notes_, ::testing::ElementsAre(HasSubstr("killing deaf")));
+}
+
+}  // namespace
+}  // namespace ddpo

@@ -1,0 +1,48 @@
+#pragma once
+
+#include <map>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "common/diffusion/pipeline.h"
+#include "common/tensors/safetensors.h"
+#include "tools/parity/fixture.h"
+
+namespace ddpo {
+
+// The model folder that fixtures are recomputed with; each kind loads from it what it needs, once.
+class ParityModel {
+ public:
+  ParityModel(std::string dir, const NetworkOptions& options)
+      : dir_(std::move(dir)), options_(options) {}
+
+  const std::string& dir() const { return dir_; }
+  const NetworkOptions& options() const { return options_; }
+  // The folder as a text-to-image pipeline.
+  absl::StatusOr<Pipeline*> pipeline();
+
+ private:
+  std::string dir_;
+  NetworkOptions options_;
+  std::unique_ptr<Pipeline> pipeline_;
+};
+
+// Computes the out.* tensors of a fixture, by name without the prefix.
+using ParityKind = absl::StatusOr<NamedTensors> (*)(const Fixture& fixture, ParityModel& model);
+
+// Every kind of fixture that `ddpo parity` knows. Each file of kinds hands its own over.
+using ParityKinds = std::map<std::string, ParityKind>;
+void AddDiffusionKinds(ParityKinds& kinds);
+void AddPolicyGradientKinds(ParityKinds& kinds);
+void AddImageKinds(ParityKinds& kinds);
+
+inline ParityKinds AllParityKinds() {
+  ParityKinds kinds;
+  AddDiffusionKinds(kinds);
+  AddPolicyGradientKinds(kinds);
+  AddImageKinds(kinds);
+  return kinds;
+}
+
+}  // namespace ddpo

@@ -1,0 +1,58 @@
+#include "tools/run/run_folder.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <system_error>
+
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/strip.h"
+#include "common/base/files.h"
+#include "common/base/status_macros.h"
+#include "common/config/config.h"
+
+namespace ddpo {
+
+std::string RunFolder::SampleGrid(int64_t epoch) const {
+  return absl::StrFormat("%s/epoch_%04d.png", samples_dir(), epoch);
+}
+
+std::vector<RunFolder::SavedLora> RunFolder::SavedLoras() const {
+  std::vector<SavedLora> saved;
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(lora_dir(), error)) {
+    const std::string name = entry.path().filename().string();
+    absl::string_view number = name;
+    int64_t epoch = 0;
+    if (!absl::ConsumePrefix(&number, "epoch_") || !absl::ConsumeSuffix(&number, ".safetensors") ||
+        !absl::SimpleAtoi(number, &epoch)) {
+      continue;
+    }
+    saved.push_back({epoch, entry.path().string()});
+  }
+  std::sort(saved.begin(), saved.end(),
+            [](const SavedLora& a, const SavedLora& b) { return a.epoch < b.epoch; });
+  return saved;
+}
+
+absl::Status RunFolder::Prepare(const config::v1::Config& config) const {
+  FileSystem* files = FileSystem::Real();
+  for (const std::string& dir : {lora_dir(), samples_dir(), path_ + "/logs"}) {
+    DDPO_RETURN_IF_ERROR(files->CreateDirectories(dir));
+  }
+  if (!files->Exists(config_path())) {
+    return WriteFileAtomically(config_path(), ConfigToYaml(config));
+  }
+  DDPO_ASSIGN_OR_RETURN(config::v1::Config existing, LoadConfig(config_path()));
+  const std::vector<std::string> differences = ConfigDifferences(existing, config);
+  if (differences.empty()) return absl::OkStatus();
+  return absl::FailedPreconditionError(
+      absl::StrCat(path_, " holds a run with another config (", absl::StrJoin(differences, "; "),
+                   "); take another --run-dir, or go on with its own: ddpo up --config ",
+                   config_path(), " --run-dir ", path_));
+}
+
+}  // namespace ddpo

@@ -1,0 +1,45 @@
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "ddpo/config/v1/config.pb.h"
+
+namespace ddpo {
+
+// Names of what lies in a run's folder.
+class RunFolder {
+ public:
+  explicit RunFolder(std::string path) : path_(std::move(path)) {}
+
+  const std::string& path() const { return path_; }
+  std::string config_path() const { return path_ + "/config.yaml"; }
+  std::string metrics_path() const { return path_ + "/metrics.jsonl"; }
+  std::string summary_path() const { return path_ + "/summary.json"; }
+  std::string report_path() const { return path_ + "/report.html"; }
+  std::string processes_path() const { return path_ + "/pids.json"; }
+  std::string samples_dir() const { return path_ + "/samples"; }
+  std::string lora_dir() const { return path_ + "/lora"; }
+  std::string final_lora() const { return lora_dir() + "/final.safetensors"; }
+
+  // The grid of the policy after `epoch` updates; 0 is the base model's.
+  std::string SampleGrid(int64_t epoch) const;
+
+  struct SavedLora {
+    int64_t epoch = 0;  // of the file's name
+    std::string path;
+  };
+  // lora/epoch_NNNN.safetensors, by epoch. Empty where there are none.
+  std::vector<SavedLora> SavedLoras() const;
+
+  // Makes the folder ready for a run: creates it with its config.yaml or, where one with the same
+  // config is there, leaves it for the run to go on. FAILED_PRECONDITION names the keys in which
+  // its config differs.
+  absl::Status Prepare(const config::v1::Config& config) const;
+
+ private:
+  std::string path_;
+};
+
+}  // namespace ddpo

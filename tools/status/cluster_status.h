@@ -1,0 +1,18 @@
+#pragma once
+
+#include <chrono>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "ddpo/cluster/v1/cluster.pb.h"
+
+namespace ddpo {
+
+// Asks the coordinator at `address`; the error names the address.
+absl::StatusOr<cluster::v1::GetStatusResponse> FetchClusterStatus(
+    const std::string& address, std::chrono::milliseconds deadline);
+
+// A table for people.
+std::string ClusterStatusText(const cluster::v1::GetStatusResponse& status);
+
+}  // namespace ddpo

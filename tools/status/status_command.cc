@@ -1,0 +1,80 @@
+#include <google/protobuf/util/json_util.h>
+
+#include <chrono>
+#include <iostream>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "common/base/files.h"
+#include "common/base/status_macros.h"
+#include "tools/command.h"
+#include "tools/run/run_folder.h"
+#include "tools/status/cluster_status.h"
+
+namespace ddpo {
+namespace {
+
+constexpr std::chrono::seconds kDeadline{5};
+
+struct StatusFlags {
+  std::string run;
+  std::string learner;
+  bool json = false;
+};
+
+// The learner's address in a run's pids.json.
+absl::StatusOr<std::string> LearnerOfRun(const RunFolder& run) {
+  DDPO_ASSIGN_OR_RETURN(std::string text, ReadFile(run.processes_path()));
+  const nlohmann::json table = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (table.is_object() && table.contains("processes")) {
+    for (const nlohmann::json& process : table["processes"]) {
+      if (process.value("name", "") == "learner-0" && process.value("address", "") != "") {
+        return process["address"].get<std::string>();
+      }
+    }
+  }
+  return absl::NotFoundError(absl::StrCat(run.processes_path(), " names no running learner"));
+}
+
+absl::Status ShowStatus(const StatusFlags& flags) {
+  std::string address = flags.learner;
+  if (address.empty()) {
+    DDPO_ASSIGN_OR_RETURN(address, LearnerOfRun(RunFolder(flags.run)));
+  }
+  DDPO_ASSIGN_OR_RETURN(cluster::v1::GetStatusResponse status,
+                        FetchClusterStatus(address, kDeadline));
+  if (!flags.json) {
+    std::cout << ClusterStatusText(status);
+    return absl::OkStatus();
+  }
+  std::string json;
+  google::protobuf::util::JsonPrintOptions options;
+  options.add_whitespace = true;
+  options.always_print_primitive_fields = true;
+  options.preserve_proto_field_names = true;
+  const auto printed = google::protobuf::util::MessageToJsonString(status, &json, options);
+  if (!printed.ok()) return absl::InternalError(std::string(printed.message()));
+  std::cout << json;
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+void AddStatusCommand(CLI::App& app, int& exit_code) {
+  auto flags = std::make_shared<StatusFlags>();
+  CLI::App* command = app.add_subcommand("status", "Show what a running cluster is doing");
+  CLI::Option* run = command->add_option("run", flags->run, "The run's folder");
+  CLI::Option* learner =
+      command->add_option("--learner", flags->learner, "The learner's address instead of a folder");
+  run->excludes(learner);
+  command->add_flag("--json", flags->json, "Print JSON");
+  command->callback([flags, &exit_code] {
+    if (flags->run.empty() && flags->learner.empty()) {
+      throw CLI::RequiredError("RUN or --learner ADDR");
+    }
+    exit_code = ExitCode("status", ShowStatus(*flags));
+  });
+}
+
+}  // namespace ddpo

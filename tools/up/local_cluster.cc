@@ -1,0 +1,140 @@
+#include "tools/up/local_cluster.h"
+
+#include <chrono>
+#include <filesystem>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
+#include "tools/status/cluster_status.h"
+
+namespace ddpo {
+namespace {
+
+constexpr char kLearner[] = "learner-0";
+// A learner that stops finishes its batch and writes a checkpoint; the others only drain.
+constexpr absl::Duration kStopPatience = absl::Seconds(60);
+// Long for a call on one machine, short enough that the display goes on.
+constexpr std::chrono::milliseconds kStatusDeadline{500};
+
+std::string RewardServerName(int index) { return absl::StrCat("reward-server-", index); }
+
+}  // namespace
+
+absl::StatusOr<std::string> ProgramDir() {
+  std::error_code error;
+  const std::filesystem::path program = std::filesystem::read_symlink("/proc/self/exe", error);
+  if (error) {
+    return absl::InternalError(absl::StrCat("can't read /proc/self/exe: ", error.message()));
+  }
+  return program.parent_path().string();
+}
+
+std::string ScorersFor(const config::v1::Config& config) { return config.reward(); }
+
+LocalCluster::LocalCluster(Options options)
+    : options_(std::move(options)),
+      supervisor_({.run_dir = options_.run_dir,
+                   .restart = {},
+                   // OpenMP reads it before our programs could set it; its idle threads spin.
+                   .environment = {absl::StrCat("OMP_NUM_THREADS=",
+                                                options_.config.cluster().threads_per_process())},
+                   .note = options_.note}) {
+  for (int i = 0; i < options_.config.cluster().reward_servers(); ++i) {
+    supervisor_.Add({RewardServerName(i),
+                     /*serves=*/true,
+                     {kExitBadConfig},
+                     [this](const ChildAddresses& last) {
+                       return std::vector<std::string>{Program("ddpo-reward-server"),
+                                                       "--run-config",
+                                                       options_.run_dir + "/config.yaml",
+                                                       "--scorers",
+                                                       ScorersFor(options_.config),
+                                                       "--listen",
+                                                       Listen(last.service),
+                                                       "--metrics-listen",
+                                                       Listen(last.metrics)};
+                     }});
+  }
+  supervisor_.Add({kLearner,
+                   /*serves=*/true,
+                   {kExitFailed, kExitBadConfig},
+                   [this](const ChildAddresses& last) {
+                     return std::vector<std::string>{Program("ddpo-learner"),
+                                                     "--config",
+                                                     options_.run_dir + "/config.yaml",
+                                                     "--run-dir",
+                                                     options_.run_dir,
+                                                     "--listen",
+                                                     Listen(last.service),
+                                                     "--metrics-listen",
+                                                     Listen(last.metrics)};
+                   }});
+  for (int i = 0; i < options_.config.cluster().actors(); ++i) {
+    const std::string name = absl::StrCat("actor-", i);
+    supervisor_.Add(
+        {name,
+         /*serves=*/false,
+         {kExitBadConfig},
+         [this, name](const ChildAddresses& last) -> std::optional<std::vector<std::string>> {
+           const std::optional<ChildAddresses> learner = supervisor_.Addresses(kLearner);
+           const std::vector<std::string> rewards = RewardAddresses();
+           if (!learner || rewards.empty()) return std::nullopt;
+           return std::vector<std::string>{Program("ddpo-actor"),
+                                           "--actor-id",
+                                           name,
+                                           "--learner",
+                                           learner->service,
+                                           "--reward",
+                                           absl::StrJoin(rewards, ","),
+                                           "--metrics-listen",
+                                           Listen(last.metrics)};
+         }});
+  }
+}
+
+std::string LocalCluster::Program(const std::string& name) const {
+  return options_.program_dir + "/" + name;
+}
+
+// The address of the last start, so that clients find the child again, or any free port.
+std::string LocalCluster::Listen(const std::string& last) const {
+  return last.empty() ? absl::StrCat(options_.config.cluster().listen_host(), ":0") : last;
+}
+
+absl::Status LocalCluster::Tick() { return supervisor_.Tick(absl::Now()); }
+
+bool LocalCluster::Completed() const { return supervisor_.Completed(kLearner); }
+
+std::optional<cluster::v1::GetStatusResponse> LocalCluster::Status() const {
+  const std::optional<ChildAddresses> learner = supervisor_.Addresses(kLearner);
+  if (!learner) return std::nullopt;
+  absl::StatusOr<cluster::v1::GetStatusResponse> status =
+      FetchClusterStatus(learner->service, kStatusDeadline);
+  if (!status.ok()) return std::nullopt;
+  return *std::move(status);
+}
+
+std::vector<std::string> LocalCluster::RewardAddresses() const {
+  std::vector<std::string> addresses;
+  for (int i = 0; i < options_.config.cluster().reward_servers(); ++i) {
+    const std::optional<ChildAddresses> server = supervisor_.Addresses(RewardServerName(i));
+    if (!server) return {};
+    addresses.push_back(server->service);
+  }
+  return addresses;
+}
+
+void LocalCluster::StopTraining(const std::function<bool()>& abort) {
+  supervisor_.Stop("learner-", kStopPatience, abort);
+  supervisor_.Stop("actor-", kStopPatience, abort);
+}
+
+void LocalCluster::StopAll(const std::function<bool()>& abort) {
+  StopTraining(abort);
+  supervisor_.Stop("", kStopPatience, abort);
+}
+
+}  // namespace ddpo

@@ -1,0 +1,59 @@
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "ddpo/cluster/v1/cluster.pb.h"
+#include "ddpo/config/v1/config.pb.h"
+#include "tools/up/supervisor.h"
+
+namespace ddpo {
+
+// The processes of one run on this machine: reward servers, learner, actors.
+class LocalCluster {
+ public:
+  struct Options {
+    config::v1::Config config;
+    std::string run_dir;  // has config.yaml
+    // Folder with ddpo-learner, ddpo-actor and ddpo-reward-server.
+    std::string program_dir;
+    // Gets a line for people when something happens.
+    std::function<void(const std::string&)> note;
+  };
+
+  explicit LocalCluster(Options options);
+
+  // Looks after the processes; to be called a few times a second. An error ends the run.
+  absl::Status Tick();
+  // Whether the learner has completed the run.
+  bool Completed() const;
+  // What the learner says of itself; nothing while it does not answer.
+  std::optional<cluster::v1::GetStatusResponse> Status() const;
+  // Where the reward servers listen; empty while one of them has not said so.
+  std::vector<std::string> RewardAddresses() const;
+
+  // Stop actors and learner, which saves a checkpoint, or everything. `abort` returning true stops
+  // waiting and kills.
+  void StopTraining(const std::function<bool()>& abort);
+  void StopAll(const std::function<bool()>& abort);
+
+ private:
+  std::string Program(const std::string& name) const;
+  std::string Listen(const std::string& last) const;
+
+  const Options options_;
+  Supervisor supervisor_;
+};
+
+// The scorers that a reward server has to have for this config, comma-separated.
+std::string ScorersFor(const config::v1::Config& config);
+
+// Folder of this program's executable, where the other programs lie.
+absl::StatusOr<std::string> ProgramDir();
+
+}  // namespace ddpo

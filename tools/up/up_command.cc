@@ -1,0 +1,87 @@
+#include <unistd.h>
+
+#include <iostream>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "common/base/files.h"
+#include "common/base/shutdown.h"
+#include "common/base/status_macros.h"
+#include "common/config/config.h"
+#include "tools/command.h"
+#include "tools/report/finish_run.h"
+#include "tools/run/run_folder.h"
+#include "tools/up/progress.h"
+#include "tools/up/run_cluster.h"
+
+namespace ddpo {
+namespace {
+
+constexpr char kDefaultPreset[] = "demo_compressibility";
+// As a shell reports a program that Ctrl-C ended.
+constexpr int kExitStopped = 130;
+
+struct UpFlags {
+  std::string config = kDefaultPreset;
+  std::vector<std::string> settings;
+  std::string run_dir;
+};
+
+absl::Status Up(const UpFlags& flags, ShutdownSignal& shutdown) {
+  DDPO_ASSIGN_OR_RETURN(config::v1::Config config, LoadConfig(flags.config, flags.settings));
+  const RunFolder run(
+      flags.run_dir.empty()
+          ? absl::StrCat("runs/", config.run().name(), "-",
+                         absl::FormatTime("%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone()))
+          : flags.run_dir);
+  DDPO_RETURN_IF_ERROR(run.Prepare(config));
+  std::cout << "run folder: " << run.path() << std::endl;
+
+  const auto at_end = [&](const std::vector<std::string>& reward_addresses) -> absl::Status {
+    DDPO_ASSIGN_OR_RETURN(
+        ComparisonSummary summary,
+        FinishRun(run, {.config = config,
+                        .reward_addresses = reward_addresses,
+                        .note = [](const std::string& line) { std::cout << line << std::endl; },
+                        .cancelled = [&] { return shutdown.requested(); }}));
+    std::cout << SummaryText(summary) << "\nreport: " << run.report_path() << std::endl;
+    return absl::OkStatus();
+  };
+  const absl::Status status = RunCluster(run,
+                                         {.config = config,
+                                          .out = &std::cout,
+                                          .columns = TerminalColumns(STDOUT_FILENO),
+                                          .at_end = at_end},
+                                         shutdown);
+  if (absl::IsCancelled(status)) {
+    std::cout << "stopped; go on with: ddpo up --config " << run.config_path() << " --run-dir "
+              << run.path() << std::endl;
+  }
+  return status;
+}
+
+}  // namespace
+
+void AddUpCommand(CLI::App& app, int& exit_code) {
+  auto flags = std::make_shared<UpFlags>();
+  CLI::App* command = app.add_subcommand(
+      "up",
+      "Run a whole cluster on this machine: learner, actors and reward servers. Ctrl-C saves "
+      "and stops; the same --run-dir goes on.");
+  command->add_option("--config", flags->config, "A YAML file, or a preset from assets/configs/")
+      ->capture_default_str();
+  command->add_option("--set", flags->settings,
+                      "KEY=VALUE over the config, as in training.learning_rate=1e-3; repeatable");
+  command->add_option("--run-dir", flags->run_dir,
+                      "The run's folder (default runs/NAME-DATE-TIME); goes on where it has one");
+  command->callback([flags, &exit_code] {
+    ShutdownSignal shutdown;
+    const absl::Status status = Up(*flags, shutdown);
+    exit_code = absl::IsCancelled(status) ? kExitStopped : ExitCode("up", status);
+  });
+}
+
+}  // namespace ddpo
