@@ -18,6 +18,13 @@ std::string Key(const std::string& prefix, const char* name) {
   return absl::StrCat(prefix, ".", name);
 }
 
+// A linear layer over the channels of [B,C,h,w].
+at::Tensor ForwardPixels(const Linear& layer, const at::Tensor& x) {
+  const at::Tensor pixels = x.permute({0, 2, 3, 1});  // a view of rows while x is channels-last
+  const at::Tensor rows = layer.Forward(pixels.reshape({-1, x.size(1)}));
+  return rows.view({x.size(0), x.size(2), x.size(3), -1}).permute({0, 3, 1, 2});
+}
+
 }  // namespace
 
 absl::StatusOr<Linear> Linear::Load(WeightLoader& loader, const std::string& prefix, int64_t in,
@@ -62,15 +69,18 @@ absl::StatusOr<Conv2d> Conv2d::Load(WeightLoader& loader, const std::string& pre
   return layer;
 }
 
-at::Tensor Conv2d::Forward(const at::Tensor& x) const {
+at::Tensor Conv2d::Forward(const at::Tensor& x, const at::Tensor& shift,
+                           const at::Tensor& residual) const {
   if (winograd_.defined() && x.size(2) % 2 == 0 && x.size(3) % 2 == 0) {
-    return winograd_.Forward(x, bias_);
+    return winograd_.Forward(x, shift.defined() ? bias_ + shift : bias_, residual);
   }
   at::Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
   const bool alone = x.size(0) == 1 && x.numel() <= kMaxAloneElements && x.is_cpu();
   if (alone) input = at::cat({input, input});
-  const at::Tensor output = at::conv2d(input, weight_, bias_, stride_, padding_);
-  return alone ? output.narrow(0, 0, 1) : output;
+  at::Tensor output = at::conv2d(input, weight_, bias_, stride_, padding_);
+  if (alone) output = output.narrow(0, 0, 1);
+  if (shift.defined()) output = output + shift.unsqueeze(2).unsqueeze(3);
+  return residual.defined() ? output + residual : output;
 }
 
 absl::StatusOr<GroupNorm> GroupNorm::Load(WeightLoader& loader, const std::string& prefix,
@@ -125,22 +135,19 @@ absl::StatusOr<ResnetBlock2D> ResnetBlock2D::Load(WeightLoader& loader, const st
                                                    options.out_channels, options.out_channels, 3));
   if (options.in_channels != options.out_channels) {
     DDPO_ASSIGN_OR_RETURN(block.shortcut_,
-                          Conv2d::Load(loader, Key(prefix, "conv_shortcut"), options.in_channels,
-                                       options.out_channels, 1));
+                          Linear::LoadFromConv1x1(loader, Key(prefix, "conv_shortcut"),
+                                                  options.in_channels, options.out_channels));
   }
   return block;
 }
 
 at::Tensor ResnetBlock2D::Forward(const at::Tensor& x, const at::Tensor& time_embedding) const {
-  at::Tensor hidden = conv1_.Forward(norm1_.ForwardSilu(x));
-  if (time_projection_.has_value()) {
-    const at::Tensor shift = time_projection_->Forward(at::silu(time_embedding));
-    hidden = hidden + shift.unsqueeze(2).unsqueeze(3);
-  }
-  hidden = conv2_.Forward(norm2_.ForwardSilu(hidden));
-  const at::Tensor skip = shortcut_.has_value() ? shortcut_->Forward(x) : x;
-  if (output_scale_factor_ == 1.0) return skip + hidden;
-  return (skip + hidden) / output_scale_factor_;
+  at::Tensor shift;
+  if (time_projection_.has_value()) shift = time_projection_->Forward(time_embedding);
+  const at::Tensor hidden = conv1_.Forward(norm1_.ForwardSilu(x), shift);
+  const at::Tensor skip = shortcut_.has_value() ? ForwardPixels(*shortcut_, x) : x;
+  const at::Tensor output = conv2_.Forward(norm2_.ForwardSilu(hidden), {}, skip);
+  return output_scale_factor_ == 1.0 ? output : output / output_scale_factor_;
 }
 
 absl::StatusOr<Downsample2D> Downsample2D::Load(WeightLoader& loader, const std::string& prefix,

@@ -37,7 +37,10 @@ class Conv2d {
                                      int64_t out, int64_t size, int64_t stride = 1,
                                      std::optional<int64_t> padding = std::nullopt);
 
-  at::Tensor Forward(const at::Tensor& x) const;
+  // shift [B,O], added to every pixel of a row, and residual, of the output's shape, are added
+  // where they are defined.
+  at::Tensor Forward(const at::Tensor& x, const at::Tensor& shift = {},
+                     const at::Tensor& residual = {}) const;
 
  private:
   at::Tensor weight_, bias_;
@@ -89,14 +92,15 @@ class ResnetBlock2D {
   static absl::StatusOr<ResnetBlock2D> Load(WeightLoader& loader, const std::string& prefix,
                                             const Options& options);
 
-  // time_embedding [B,E] before its SiLU; undefined where the block takes none.
+  // time_embedding [B,E] after its SiLU, which is the same for all blocks; undefined where the
+  // block takes none.
   at::Tensor Forward(const at::Tensor& x, const at::Tensor& time_embedding = {}) const;
 
  private:
   GroupNorm norm1_, norm2_;
   Conv2d conv1_, conv2_;
   std::optional<Linear> time_projection_;
-  std::optional<Conv2d> shortcut_;
+  std::optional<Linear> shortcut_;
   double output_scale_factor_ = 1.0;
 };
 

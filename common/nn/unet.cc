@@ -136,13 +136,15 @@ ForwardLora UNet::Impl::ViewLora(const LoraWeights* lora) const {
   return view;
 }
 
-// get_timestep_embedding and TimestepEmbedding of diffusers: timesteps [B] -> [B,E].
+// get_timestep_embedding and TimestepEmbedding of diffusers, with the SiLU that every ResNet begins
+// with: timesteps [B] -> [B,E].
 at::Tensor UNet::Impl::EmbedTimesteps(const at::Tensor& timesteps) const {
   const at::Tensor angles =
       timesteps.to(options.device, at::kFloat).unsqueeze(1) * timestep_frequencies.unsqueeze(0);
   const at::Tensor sinusoids = config.flip_sin_to_cos ? at::cat({angles.cos(), angles.sin()}, 1)
                                                       : at::cat({angles.sin(), angles.cos()}, 1);
-  return time_embedding2.Forward(at::silu(time_embedding1.Forward(sinusoids.to(options.dtype))));
+  const at::Tensor inner = at::silu(time_embedding1.Forward(sinusoids.to(options.dtype)));
+  return at::silu(time_embedding2.Forward(inner));
 }
 
 UNet::UNet(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}

@@ -17,7 +17,7 @@ namespace ddpo {
 
 // What every block of a UNet is given besides its input.
 struct UNetContext {
-  at::Tensor time_embedding;       // [B,E]
+  at::Tensor time_embedding;       // [B,E], after its SiLU
   const KeyValue* text = nullptr;  // keys and values of the transformer blocks, in running order
   const ForwardLora* lora = nullptr;
 };

@@ -5,7 +5,7 @@
 
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <optional>
 #include <vector>
 
 #include "common/nn/simd.h"
@@ -59,18 +59,28 @@ DDPO_SIMD_INLINE void TransformInput(const std::array<const float*, kProducts>& 
   for (int64_t i = 0; i < kProducts; ++i) Store(d[i], v + i * stride, lanes);
 }
 
-// Y = Aᵀ m A + bias: a tile's pixels from its kProducts products, `stride` apart.
+// Y = Aᵀ m A + bias + residual: a tile's pixels from its kProducts products, `stride` apart. Pixel
+// i begins `pixels[i]` floats into `out` and into `residual`, which may be null.
 template <typename Lanes>
 DDPO_SIMD_INLINE void TransformOutput(const float* m, int64_t stride, const float* bias,
-                                      int64_t channel, Lanes lanes,
-                                      const std::array<float*, kTile * kTile>& pixels) {
-  FloatVector p[kProducts], t[kTile * kPatch], y[kTile], b;
+                                      const float* residual, int64_t channel, Lanes lanes,
+                                      const std::array<int64_t, kTile * kTile>& pixels,
+                                      float* out) {
+  FloatVector p[kProducts], t[kTile * kPatch], y[kTile], b, r;
   for (int64_t i = 0; i < kProducts; ++i) Load(m + i * stride, p[i], lanes);
   for (int64_t i = 0; i < kPatch; ++i) OutputLine(p + i, kPatch, t + i, kPatch);
   Load(bias + channel, b, lanes);
   for (int64_t row = 0; row < kTile; ++row) {
     OutputLine(t + row * kPatch, 1, y, 1);
-    for (int64_t i = 0; i < kTile; ++i) Store(y[i] + b, pixels[row * kTile + i] + channel, lanes);
+    for (int64_t i = 0; i < kTile; ++i) {
+      const int64_t pixel = pixels[row * kTile + i] + channel;
+      y[i] += b;
+      if (residual != nullptr) {
+        Load(residual + pixel, r, lanes);
+        y[i] += r;
+      }
+      Store(y[i], out + pixel, lanes);
+    }
   }
 }
 
@@ -94,16 +104,17 @@ DDPO_SIMD_INLINE void TransformImage(const float* x, const Geometry& g, const fl
   }
 }
 
+// m: [16,T,O] of the image's block, at its first tile; out, residual: an image [H,W,O].
 DDPO_SIMD_INLINE void GatherImage(const float* m, const Geometry& g, int64_t stride,
-                                  const float* bias, float* out) {
+                                  const float* bias, const float* residual, float* out) {
   for (int64_t y = 0; y < g.height; y += kTile) {
     for (int64_t col = 0; col < g.width; col += kTile) {
-      std::array<float*, kTile * kTile> pixels;
+      std::array<int64_t, kTile * kTile> pixels;
       for (int64_t i = 0; i < kTile * kTile; ++i) {
-        pixels[i] = out + ((y + i / kTile) * g.width + col + i % kTile) * g.out_channels;
+        pixels[i] = ((y + i / kTile) * g.width + col + i % kTile) * g.out_channels;
       }
       ForEachVector(g.out_channels, [&](int64_t c, auto lanes) DDPO_SIMD_LAMBDA {
-        TransformOutput(m + c, stride, bias, c, lanes, pixels);
+        TransformOutput(m + c, stride, bias, residual, c, lanes, pixels, out);
       });
       m += g.out_channels;
     }
@@ -116,19 +127,22 @@ DDPO_SIMD_DISPATCH(TransformImage,
                    (x, g, zeros, stride, v))
 DDPO_SIMD_DISPATCH(GatherImage,
                    (const float* m, const Geometry& g, int64_t stride, const float* bias,
-                    float* out),
-                   (m, g, stride, bias, out))
+                    const float* residual, float* out),
+                   (m, g, stride, bias, residual, out))
 
-// x [B,C,H,W] channels-last, weight [16,C,O], bias [O].
-at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias) {
+// x [B,C,H,W] and residual [B,O,H,W] or undefined channels-last, weight [16,C,O], bias [O], [B,O]
+// or undefined.
+at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight, const at::Tensor& bias,
+                    const at::Tensor& residual) {
   const at::AutoDispatchBelowADInplaceOrView below_autograd;
   const Geometry g{x.size(2), x.size(3), x.size(1), weight.size(2)};
-  const int64_t images = x.size(0);
+  const int64_t images = x.size(0), out_size = g.height * g.width * g.out_channels;
   at::Tensor y = at::empty({images, g.out_channels, g.height, g.width}, x.options(),
                            at::MemoryFormat::ChannelsLast);
   const at::Tensor zeros = at::zeros({std::max(g.in_channels, g.out_channels)}, x.options());
-  const float* bias_data =
-      bias.defined() ? bias.const_data_ptr<float>() : zeros.const_data_ptr<float>();
+  const float* bias_data = (bias.defined() ? bias : zeros).const_data_ptr<float>();
+  const int64_t bias_step = bias.defined() && bias.dim() == 2 ? g.out_channels : 0;
+  const float* residual_data = residual.defined() ? residual.const_data_ptr<float>() : nullptr;
   const int64_t image_bytes = kProducts * g.tiles() * std::max(g.in_channels, g.out_channels) * 4;
   const int64_t block = std::max<int64_t>(1, kBlockBytes / image_bytes);
   const int64_t blocks = (images + block - 1) / block;
@@ -154,9 +168,11 @@ at::Tensor Convolve(const at::Tensor& x, const at::Tensor& weight, const at::Ten
       }
       at::bmm_out(m, v, weight);
       for (int64_t i = 0; i < count; ++i) {
-        DispatchGatherImage(
-            m.const_data_ptr<float>() + i * g.tiles() * g.out_channels, g, rows * g.out_channels,
-            bias_data, y.data_ptr<float>() + (first + i) * g.height * g.width * g.out_channels);
+        const int64_t offset = (first + i) * out_size;
+        DispatchGatherImage(m.const_data_ptr<float>() + i * g.tiles() * g.out_channels, g,
+                            rows * g.out_channels, bias_data + (first + i) * bias_step,
+                            residual_data == nullptr ? nullptr : residual_data + offset,
+                            y.data_ptr<float>() + offset);
       }
     }
   });
@@ -178,16 +194,21 @@ at::Tensor TransformWeight(const at::Tensor& weight) {
 class WinogradFunction : public torch::autograd::Function<WinogradFunction> {
  public:
   static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x,
+                            const std::optional<at::Tensor>& residual,
                             const at::Tensor& forward_weight, const at::Tensor& backward_weight,
                             const at::Tensor& bias) {
     context->saved_data["backward_weight"] = backward_weight;
-    return Convolve(x, forward_weight, bias);
+    return Convolve(x, forward_weight, bias, residual.value_or(at::Tensor()));
   }
 
   static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context,
                                                  torch::autograd::variable_list gradients) {
     const at::Tensor gradient = gradients[0].contiguous(at::MemoryFormat::ChannelsLast);
-    return {Convolve(gradient, context->saved_data["backward_weight"].toTensor(), {}), {}, {}, {}};
+    at::Tensor dx;
+    if (context->needs_input_grad(0)) {
+      dx = Convolve(gradient, context->saved_data["backward_weight"].toTensor(), {}, {});
+    }
+    return {dx, context->needs_input_grad(1) ? gradient : at::Tensor(), {}, {}, {}};
   }
 };
 
@@ -204,12 +225,18 @@ WinogradConv::WinogradConv(const at::Tensor& weight)
     : forward_weight_(TransformWeight(weight)),
       backward_weight_(TransformWeight(weight.flip({2, 3}).transpose(0, 1))) {}
 
-at::Tensor WinogradConv::Forward(const at::Tensor& x, const at::Tensor& bias) const {
+at::Tensor WinogradConv::Forward(const at::Tensor& x, const at::Tensor& bias,
+                                 const at::Tensor& residual) const {
   const at::Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);
-  if (!at::GradMode::is_enabled() || !input.requires_grad()) {
-    return Convolve(input, forward_weight_, bias);
+  std::optional<at::Tensor> added;
+  if (residual.defined()) added = residual.contiguous(at::MemoryFormat::ChannelsLast);
+  if (at::GradMode::is_enabled() &&
+      (input.requires_grad() || (added.has_value() && added->requires_grad()))) {
+    return WinogradFunction::apply(
+        input, added, forward_weight_, backward_weight_,
+        bias.defined() ? bias : at::zeros({forward_weight_.size(2)}, input.options()));
   }
-  return WinogradFunction::apply(input, forward_weight_, backward_weight_, bias);
+  return Convolve(input, forward_weight_, bias, added.value_or(at::Tensor()));
 }
 
 }  // namespace ddpo

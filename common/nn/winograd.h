@@ -22,8 +22,11 @@ class WinogradConv {
 
   bool defined() const { return forward_weight_.defined(); }
 
-  // x [B,C,H,W] float32 with even H and W, bias [O] or undefined -> [B,O,H,W].
-  at::Tensor Forward(const at::Tensor& x, const at::Tensor& bias) const;
+  // x [B,C,H,W] float32 with even H and W -> [B,O,H,W]. Adds `bias` in the same pass, [O] or, with
+  // one for each row, [B,O], and `residual` [B,O,H,W], in which it is differentiable as well. Both
+  // may be undefined.
+  at::Tensor Forward(const at::Tensor& x, const at::Tensor& bias,
+                     const at::Tensor& residual = {}) const;
 
  private:
   at::Tensor forward_weight_;   // [16,C,O]
