@@ -311,7 +311,7 @@ TEST(PromptsTest, HasImageNetsAnimals) {
 }
 
 TEST(PromptsTest, HoldsNoPromptTwiceAndHoldsOutWhatItSays) {
-  std::set<std::string> trained;
+  std::set<std::string> seen;
   for (const char* name : {"animals", "animals_activities", "counting", "held_out_animals",
                            "held_out_objects", "held_out_animals_activities",
                            "animals_held_out_activities", "held_out_animals_held_out_activities"}) {
@@ -320,7 +320,7 @@ TEST(PromptsTest, HoldsNoPromptTwiceAndHoldsOutWhatItSays) {
     const auto prompts = LoadPrompts(config);
     ASSERT_TRUE(prompts.ok()) << prompts.status();
     for (const std::string& prompt : *prompts) {
-      EXPECT_TRUE(trained.insert(prompt).second) << name << ": " << prompt;
+      EXPECT_TRUE(seen.insert(prompt).second) << name << ": " << prompt;
     }
   }
 }
