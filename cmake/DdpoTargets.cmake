@@ -63,9 +63,12 @@ function(ddpo_test name)
   target_compile_definitions(${name} PRIVATE DDPO_SOURCE_DIR="${PROJECT_SOURCE_DIR}"
                              DDPO_BIN_DIR="${CMAKE_RUNTIME_OUTPUT_DIRECTORY}")
   # OMP_NUM_THREADS=1: tests run side by side, and one thread keeps results bitwise stable.
+  # CMake drops an empty value, and LABELS would take the next property's name for its own.
+  if(ARG_LABELS)
+    set(labels LABELS "${ARG_LABELS}")
+  endif()
   gtest_discover_tests(${name} DISCOVERY_TIMEOUT 120
-                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} LABELS "${ARG_LABELS}"
-                                  ENVIRONMENT "OMP_NUM_THREADS=1")
+                       PROPERTIES TIMEOUT ${ARG_TIMEOUT} ${labels} ENVIRONMENT "OMP_NUM_THREADS=1")
 endfunction()
 
 function(ddpo_benchmark name)
