@@ -1,0 +1,364 @@
+#include "actor/rollout_loop.h"
+
+#include <algorithm>
+#include <cmath>
+#include <thread>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "common/base/logging.h"
+#include "common/base/random.h"
+#include "common/base/status_macros.h"
+
+namespace ddpo {
+namespace {
+
+double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now() - start); }
+
+}  // namespace
+
+RolloutLoop::RolloutLoop(const RolloutLoopOptions& options, const RolloutParts& parts)
+    : options_(options), parts_(parts) {}
+
+absl::Status RolloutLoop::Run() {
+  std::thread renewal([this] { RenewalThread(); });
+  std::thread reward([this] { RewardStage(); });
+  std::thread delivery([this] { DeliveryStage(); });
+  SampleStage();
+  sampled_.Close();
+  reward.join();
+  scored_.Close();
+  delivery.join();
+  table_.Close();
+  renewal.join();
+  absl::MutexLock lock(&mutex_);
+  return failure_;
+}
+
+void RolloutLoop::Stop() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+  }
+  parts_.learner->StopWaitingForTask();
+}
+
+void RolloutLoop::Abort() {
+  EndAll();
+  parts_.learner->Abort();
+}
+
+void RolloutLoop::EndAll() {
+  {
+    absl::MutexLock lock(&mutex_);
+    stopping_ = true;
+    ending_ = true;
+  }
+  table_.DropAll();
+  sampled_.Abort();
+  scored_.Abort();
+  parts_.learner->StopWaitingForTask();
+}
+
+void RolloutLoop::Fail(const absl::Status& status) {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (failure_.ok() && !ending_) failure_ = status;
+  }
+  EndAll();
+}
+
+void RolloutLoop::LoseGeneration() {
+  {
+    absl::MutexLock lock(&mutex_);
+    registered_ = false;
+  }
+  table_.DropAll();
+}
+
+absl::Status RolloutLoop::FromLearner(const absl::Status& status) {
+  if (absl::IsFailedPrecondition(status)) {
+    LogInfo("the learner does not know this actor: ", status.message());
+    LoseGeneration();
+  }
+  return status;
+}
+
+bool RolloutLoop::stopping() const {
+  absl::MutexLock lock(&mutex_);
+  return stopping_;
+}
+
+bool RolloutLoop::ending() const {
+  absl::MutexLock lock(&mutex_);
+  return ending_;
+}
+
+std::function<bool()> RolloutLoop::UselessOrEnding(const Rollout& rollout) const {
+  return [this, &rollout] { return rollout.dropped || ending(); };
+}
+
+RetryOptions RolloutLoop::Retry(std::function<bool()> cancelled) const {
+  RetryOptions options;
+  options.give_up_after = options_.give_up_after;
+  options.first_pause = options_.first_pause;
+  options.max_pause = options_.max_pause;
+  options.jitter_seed = DeriveSeed(0, options_.actor_id);
+  options.cancelled = std::move(cancelled);
+  return options;
+}
+
+void RolloutLoop::UpdateQueueDepth() {
+  parts_.metrics->queue_depth.Set(static_cast<double>(sampled_.size() + scored_.size()));
+}
+
+absl::Status RolloutLoop::EnsureRegistered() {
+  {
+    absl::MutexLock lock(&mutex_);
+    if (registered_) return absl::OkStatus();
+  }
+  const auto response = parts_.learner->Register(options_.model_digest);
+  DDPO_RETURN_IF_ERROR(response.status());
+  if (response->config() != options_.config) {
+    return absl::InvalidArgumentError(
+        "the learner was started anew with another configuration; start this actor anew too");
+  }
+  LogInfo("registered again, generation ", response->generation());
+  parts_.policies->Reset();
+  absl::MutexLock lock(&mutex_);
+  registered_ = true;
+  return absl::OkStatus();
+}
+
+absl::StatusOr<cluster::v1::LeaseTaskResponse> RolloutLoop::LeaseTask() {
+  DDPO_RETURN_IF_ERROR(EnsureRegistered());
+  auto response = parts_.learner->LeaseTask(options_.lease_wait);
+  if (!absl::IsFailedPrecondition(FromLearner(response.status()))) return response;
+  // A Register that answers FAILED_PRECONDITION itself is final: the model is another.
+  DDPO_RETURN_IF_ERROR(EnsureRegistered());
+  return absl::UnavailableError("registered again");
+}
+
+std::optional<RolloutLoop::RolloutPtr> RolloutLoop::NextRollout() {
+  const absl::Time start = absl::Now();
+  while (!stopping()) {
+    cluster::v1::LeaseTaskResponse response;
+    const absl::Status status =
+        CallWithRetry("leasing a task", Retry([this] { return stopping(); }), [&](absl::Time) {
+          auto answer = LeaseTask();
+          if (answer.ok()) response = *std::move(answer);
+          return answer.status();
+        });
+    if (!status.ok()) {
+      if (!stopping()) Fail(status);
+      return std::nullopt;
+    }
+    if (response.has_ended()) {
+      LogInfo("the learner says that the run is over: ", response.ended().reason());
+      EndAll();
+      return std::nullopt;
+    }
+    if (response.has_lease()) {
+      parts_.metrics->idle_seconds["task"].Increment(SecondsSince(start));
+      return table_.Add(response.lease(), parts_.learner->generation());
+    }
+  }
+  return std::nullopt;
+}
+
+void RolloutLoop::SampleStage() {
+  while (std::optional<RolloutPtr> rollout = NextRollout()) {
+    const absl::Status status = SampleRollout(rollout->get());
+    if (!status.ok()) {
+      GiveUp(**rollout, status);
+      continue;
+    }
+    const absl::Time start = absl::Now();
+    // Refused only at the very end, when the rollout is dropped.
+    if (!sampled_.Push(*rollout).ok()) GiveUp(**rollout, absl::CancelledError("ending"));
+    parts_.metrics->idle_seconds["delivery"].Increment(SecondsSince(start));
+    UpdateQueueDepth();
+  }
+}
+
+absl::Status RolloutLoop::SampleRollout(Rollout* rollout) {
+  DDPO_RETURN_IF_ERROR(UsePolicy(*rollout));
+  const absl::Time start = absl::Now();
+  const std::vector<std::string> prompts(rollout->task.prompts().begin(),
+                                         rollout->task.prompts().end());
+  const std::vector<uint64_t> seeds(rollout->task.seeds().begin(), rollout->task.seeds().end());
+  DDPO_ASSIGN_OR_RETURN(rollout->batch,
+                        parts_.sampler->Sample(prompts, seeds, UselessOrEnding(*rollout)));
+  if (rollout->batch.samples.size() != prompts.size()) {
+    return absl::InternalError(absl::StrCat("the sampler made ", rollout->batch.samples.size(),
+                                            " samples of ", prompts.size(), " prompts"));
+  }
+  rollout->seconds["denoise"] = SecondsSince(start);
+  parts_.metrics->phase_seconds["denoise"].Observe(rollout->seconds["denoise"]);
+  parts_.metrics->samples.Increment(static_cast<double>(prompts.size()));
+  return absl::OkStatus();
+}
+
+absl::Status RolloutLoop::UsePolicy(const Rollout& rollout) {
+  const absl::Time start = absl::Now();
+  const int64_t version = rollout.task.policy_version();
+  std::shared_ptr<const Policy> policy;
+  DDPO_RETURN_IF_ERROR(CallWithRetry(absl::StrCat("getting policy version ", version),
+                                     Retry(UselessOrEnding(rollout)), [&](absl::Time) {
+                                       auto found = parts_.policies->WaitFor(
+                                           version, UselessOrEnding(rollout));
+                                       if (found.ok()) policy = *std::move(found);
+                                       return FromLearner(found.status());
+                                     }));
+  parts_.metrics->idle_seconds["policy"].Increment(SecondsSince(start));
+  if (policy->sha256 != policy_sha256_) {
+    policy_sha256_.clear();
+    DDPO_RETURN_IF_ERROR(parts_.sampler->SetPolicy(policy->bytes));
+    policy_sha256_ = policy->sha256;
+  }
+  parts_.metrics->policy_version.Set(static_cast<double>(version));
+  if (acked_version_ == version && acked_generation_ == rollout.generation) {
+    return absl::OkStatus();
+  }
+  // An ack is for the learner's metrics; sampling does not wait for a second try.
+  const absl::Status acked = FromLearner(parts_.learner->AckPolicy(version, policy->sha256));
+  if (acked.ok()) {
+    acked_version_ = version;
+    acked_generation_ = rollout.generation;
+    return acked;
+  }
+  if (absl::IsDataLoss(acked)) {
+    parts_.metrics->policies_refused.Increment();
+    parts_.policies->Reset();
+  }
+  if (absl::IsDataLoss(acked) || absl::IsFailedPrecondition(acked)) return acked;
+  LogWarning("policy version ", version, " is not acknowledged: ", acked.ToString());
+  return absl::OkStatus();
+}
+
+void RolloutLoop::RewardStage() {
+  while (true) {
+    auto popped = sampled_.Pop();
+    if (!popped.ok()) return;
+    UpdateQueueDepth();
+    const RolloutPtr rollout = *std::move(popped);
+    absl::Status status = ScoreRollout(rollout.get());
+    if (status.ok()) status = scored_.Push(rollout);
+    if (!status.ok()) GiveUp(*rollout, status);
+  }
+}
+
+absl::Status RolloutLoop::ScoreRollout(Rollout* rollout) {
+  const absl::Time start = absl::Now();
+  std::vector<Image> images;
+  for (SampledTrajectory& sample : rollout->batch.samples) {
+    images.push_back(std::move(sample.image));
+  }
+  const std::vector<std::string> prompts(rollout->task.prompts().begin(),
+                                         rollout->task.prompts().end());
+  auto rewards = parts_.score(images, prompts, UselessOrEnding(*rollout));
+  if (rewards.ok() && rewards->size() != images.size()) {
+    rewards = absl::InternalError(
+        absl::StrCat("got ", rewards->size(), " rewards for ", images.size(), " images"));
+  }
+  if (rewards.ok()) {
+    for (const RewardResult& reward : *rewards) {
+      if (!std::isfinite(reward.value)) {
+        rewards = absl::InternalError("a reward is not finite");
+        break;
+      }
+    }
+  }
+  if (!rewards.ok()) {
+    if (!rollout->dropped) {
+      parts_.metrics->reward_failures.Increment(static_cast<double>(images.size()));
+    }
+    return absl::Status(rewards.status().code(),
+                        absl::StrCat("no rewards: ", rewards.status().message()));
+  }
+  rollout->rewards = *std::move(rewards);
+  rollout->seconds["reward"] = SecondsSince(start);
+  parts_.metrics->phase_seconds["reward"].Observe(rollout->seconds["reward"]);
+  return absl::OkStatus();
+}
+
+void RolloutLoop::DeliveryStage() {
+  while (true) {
+    auto popped = scored_.Pop();
+    if (!popped.ok()) return;
+    UpdateQueueDepth();
+    const RolloutPtr rollout = *std::move(popped);
+    const absl::Time start = absl::Now();
+    const absl::Status status = DeliverRollout(rollout.get());
+    if (!status.ok()) {
+      // A learner that is gone for so long does not come back for the next batch either.
+      if (IsRetryable(status) && !stopping()) Fail(status);
+      GiveUp(*rollout, status);
+      continue;
+    }
+    parts_.metrics->phase_seconds["deliver"].Observe(SecondsSince(start));
+    parts_.metrics->tasks["delivered"].Increment();
+    table_.Remove(*rollout);
+  }
+}
+
+absl::Status RolloutLoop::DeliverRollout(Rollout* rollout) {
+  const std::vector<cluster::v1::TrajectorySample> samples = ToSamples(rollout, options_.actor_id);
+  std::vector<const cluster::v1::TrajectorySample*> unacked;
+  for (const cluster::v1::TrajectorySample& sample : samples) unacked.push_back(&sample);
+  absl::Status refusal;
+  const auto on_ack = [&](const cluster::v1::SampleAck& ack) {
+    std::erase_if(unacked,
+                  [&](const auto* sample) { return sample->sample_index() == ack.sample_index(); });
+    if (ack.outcome() == cluster::v1::SampleAck::REFUSED) {
+      refusal = absl::InvalidArgumentError(
+          absl::StrCat("the learner refused sample ", ack.sample_index(), ": ", ack.message()));
+    }
+  };
+  int attempts = 0;
+  const auto cancelled = [&] {
+    return rollout->dropped || ending() || (attempts > 0 && stopping());
+  };
+  DDPO_RETURN_IF_ERROR(CallWithRetry(
+      absl::StrCat("delivering task ", rollout->task.task_id()), Retry(cancelled), [&](absl::Time) {
+        if (attempts++ > 0) {
+          parts_.metrics->samples_redelivered.Increment(static_cast<double>(unacked.size()));
+        }
+        const auto sending = unacked;  // on_ack changes the list
+        return FromLearner(parts_.learner->Deliver(rollout->task.ingest_address(), sending,
+                                                   options_.delivery_timeout, on_ack));
+      }));
+  return refusal;
+}
+
+void RolloutLoop::GiveUp(const Rollout& rollout, const absl::Status& why) {
+  table_.Remove(rollout);
+  if (rollout.dropped || ending()) {
+    LogInfo("dropped task ", rollout.task.task_id(), ": ", why.message());
+    parts_.metrics->tasks["lost"].Increment();
+    return;
+  }
+  LogWarning("giving task ", rollout.task.task_id(), " back: ", why.ToString());
+  parts_.metrics->tasks["failed"].Increment();
+  const absl::Status told =
+      parts_.learner->FailTask(rollout.task.task_id(), rollout.lease_id, rollout.generation, why);
+  if (!told.ok()) LogWarning("the learner was not told: ", told.ToString());
+  absl::MutexLock lock(&mutex_);
+  mutex_.AwaitWithTimeout(absl::Condition(&stopping_), options_.max_pause);
+}
+
+void RolloutLoop::RenewalThread() {
+  while (table_.WaitForRenewal()) {
+    const std::vector<uint64_t> lease_ids = table_.LeaseIds();
+    if (lease_ids.empty()) continue;
+    const auto lost = parts_.learner->RenewLeases(lease_ids);
+    if (lost.ok()) {
+      table_.Drop(*lost);
+    } else if (!absl::IsFailedPrecondition(FromLearner(lost.status()))) {
+      LogWarning("leases are not renewed: ", lost.status().ToString());
+    }
+  }
+}
+
+}  // namespace ddpo

@@ -1,0 +1,28 @@
+#include "learner/ledger.h"
+
+namespace ddpo {
+
+void Ledger::Restore(const cluster::v1::Ledger& saved) {
+  received_ = saved.received();
+  trained_ = saved.trained();
+  dropped_ = {saved.dropped().begin(), saved.dropped().end()};
+  buffered_ = 0;
+  if (saved.buffered() > 0) dropped_["discarded_at_stop"] += saved.buffered();
+}
+
+cluster::v1::Ledger Ledger::ToProto() const {
+  cluster::v1::Ledger ledger;
+  ledger.set_received(received_);
+  ledger.set_trained(trained_);
+  ledger.set_buffered(buffered_);
+  for (const auto& [reason, count] : dropped_) (*ledger.mutable_dropped())[reason] = count;
+  return ledger;
+}
+
+bool Ledger::Balances() const {
+  int64_t sum = trained_ + buffered_;
+  for (const auto& [reason, count] : dropped_) sum += count;
+  return sum == received_;
+}
+
+}  // namespace ddpo

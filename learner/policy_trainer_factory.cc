@@ -1,0 +1,50 @@
+#include "learner/policy_trainer_factory.h"
+
+#include <ATen/Parallel.h>
+
+#include <utility>
+
+#include "common/base/files.h"
+#include "common/base/logging.h"
+#include "common/base/status_macros.h"
+#include "common/diffusion/pipeline.h"
+#include "learner/ddpo_trainer.h"
+
+namespace ddpo {
+
+absl::StatusOr<std::unique_ptr<PolicyTrainer>> CreatePolicyTrainer(
+    const config::v1::Config& config) {
+  const auto& training = config.training();
+  at::set_num_threads(config.cluster().threads_per_process());
+  LogInfo("LibTorch uses ", at::get_num_threads(), " thread(s), for ",
+          training.parallel_backwards(), " backward passes side by side");
+  DDPO_ASSIGN_OR_RETURN(const std::string dir, FindResource(config.model()));
+  DDPO_ASSIGN_OR_RETURN(const NetworkOptions network,
+                        ParseNetworkOptions(training.dtype(), training.device()));
+  DDPO_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, Pipeline::Load(dir, network));
+
+  DdpoTrainerOptions options;
+  options.step.objective = {.name = training.objective(),
+                            .num_steps = config.sampling().num_steps(),
+                            .eta = config.sampling().eta(),
+                            .clip_range = training.clip_range(),
+                            .adv_clip = training.adv_clip()};
+  options.step.guidance_scale = config.sampling().guidance_scale();
+  options.step.minibatch_size = training.minibatch_size();
+  options.step.max_grad_norm = training.max_grad_norm();
+  options.optimizer = {.learning_rate = training.learning_rate(),
+                       .beta1 = training.adam_beta1(),
+                       .beta2 = training.adam_beta2(),
+                       .epsilon = training.adam_epsilon(),
+                       .weight_decay = training.weight_decay()};
+  options.gradient_accumulation = training.gradient_accumulation();
+  options.inner_epochs = training.inner_epochs();
+  options.timestep_fraction = training.timestep_fraction();
+  options.lora_rank = training.lora_rank();
+  options.lora_alpha = training.lora_alpha();
+  options.parallel_backwards = training.parallel_backwards();
+  options.run_seed = config.run().seed();
+  return CreateDdpoTrainer(options, std::move(pipeline));
+}
+
+}  // namespace ddpo

@@ -1,0 +1,16 @@
+#pragma once
+
+#include <memory>
+
+#include "absl/status/statusor.h"
+#include "ddpo/config/v1/config.pb.h"
+#include "learner/policy_trainer.h"
+
+namespace ddpo {
+
+// The trainer that the configuration asks for: loads its model and sets LibTorch's threads for this
+// process. Errors are those of Pipeline::Load.
+absl::StatusOr<std::unique_ptr<PolicyTrainer>> CreatePolicyTrainer(
+    const config::v1::Config& config);
+
+}  // namespace ddpo

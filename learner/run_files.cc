@@ -1,0 +1,63 @@
+#include "learner/run_files.h"
+
+#include <nlohmann/json.hpp>
+
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "common/base/status_macros.h"
+
+namespace ddpo {
+
+absl::Status RunFiles::Prepare() {
+  for (const char* folder : {"lora", "checkpoints"}) {
+    DDPO_RETURN_IF_ERROR(file_system_->CreateDirectories(JoinPath(run_dir_, folder)));
+  }
+  return absl::OkStatus();
+}
+
+absl::StatusOr<uint64_t> RunFiles::NextGeneration() {
+  const std::string path = JoinPath(run_dir_, "generation");
+  uint64_t generation = 0;
+  if (file_system_->Exists(path)) {
+    DDPO_ASSIGN_OR_RETURN(const std::string text, file_system_->Read(path));
+    if (!absl::SimpleAtoi(text, &generation)) {
+      return absl::DataLossError(absl::StrCat(path, ": `", text, "` is not a number"));
+    }
+  }
+  ++generation;
+  DDPO_RETURN_IF_ERROR(WriteFileAtomically(path, absl::StrCat(generation, "\n"), file_system_));
+  return generation;
+}
+
+absl::Status RunFiles::AppendMetrics(const std::string& json_line) {
+  return file_system_->AppendSynced(metrics_path(), json_line + "\n");
+}
+
+absl::Status RunFiles::TruncateMetrics(int64_t epochs_done) {
+  if (!file_system_->Exists(metrics_path())) return absl::OkStatus();
+  DDPO_ASSIGN_OR_RETURN(const std::string text, file_system_->Read(metrics_path()));
+  std::string kept;
+  for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    const auto json = nlohmann::json::parse(std::string(line), nullptr, /*allow_exceptions=*/false);
+    if (json.is_object() && json.value("epoch", epochs_done) < epochs_done) {
+      absl::StrAppend(&kept, line, "\n");
+    }
+  }
+  return WriteFileAtomically(metrics_path(), kept, file_system_);
+}
+
+absl::Status RunFiles::WriteLora(int64_t epochs_done, const std::string& safetensors) {
+  return WriteFileAtomically(
+      JoinPath(run_dir_, absl::StrFormat("lora/epoch_%04d.safetensors", epochs_done)), safetensors,
+      file_system_);
+}
+
+absl::Status RunFiles::WriteFinalLora(const std::string& safetensors) {
+  return WriteFileAtomically(final_lora_path(), safetensors, file_system_);
+}
+
+bool RunFiles::HasFinalLora() const { return file_system_->Exists(final_lora_path()); }
+
+}  // namespace ddpo

@@ -1,0 +1,46 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "common/base/files.h"
+
+namespace ddpo {
+
+// The files of a run's folder that the learner writes.
+class RunFiles {
+ public:
+  explicit RunFiles(std::string run_dir, FileSystem* file_system = FileSystem::Real())
+      : run_dir_(std::move(run_dir)), file_system_(file_system) {}
+
+  std::string checkpoints_dir() const { return JoinPath(run_dir_, "checkpoints"); }
+
+  // Makes the folders.
+  absl::Status Prepare();
+
+  // Counts the learner's starts: the number before this one, plus one, made durable before it is
+  // returned, so that no two starts have the same.
+  absl::StatusOr<uint64_t> NextGeneration();
+
+  // Appends one epoch's line to metrics.jsonl.
+  absl::Status AppendMetrics(const std::string& json_line);
+  // Removes lines of epochs from `epochs_done` on, which a resumed run writes again, and a torn
+  // one.
+  absl::Status TruncateMetrics(int64_t epochs_done);
+
+  // lora/epoch_NNNN.safetensors and lora/final.safetensors.
+  absl::Status WriteLora(int64_t epochs_done, const std::string& safetensors);
+  absl::Status WriteFinalLora(const std::string& safetensors);
+  bool HasFinalLora() const;
+
+ private:
+  std::string metrics_path() const { return JoinPath(run_dir_, "metrics.jsonl"); }
+  std::string final_lora_path() const { return JoinPath(run_dir_, "lora/final.safetensors"); }
+
+  const std::string run_dir_;
+  FileSystem* const file_system_;
+};
+
+}  // namespace ddpo

@@ -1,0 +1,89 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/base/thread_annotations.h"
+#include "absl/status/statusor.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
+#include "ddpo/cluster/v1/cluster.pb.h"
+#include "learner/ledger.h"
+#include "learner/policy_trainer.h"
+
+namespace ddpo {
+
+// Takes trajectories over from actors and gives each epoch's to the trainer, in an order that does
+// not depend on when they came. Thread-safe.
+//
+// Memory is bounded by admission: only samples of expected tasks are held, so at most
+// (max_staleness + 1) × samples_per_epoch, each of (T+1)·C·h·w + T floats.
+class TrajectoryBuffer {
+ public:
+  // Samples of a rank: those whose task names it.
+  TrajectoryBuffer(int num_steps, int rank) : num_steps_(num_steps), rank_(rank) {}
+
+  // From now on the task's samples are taken. Tasks of other ranks are ignored.
+  void Expect(const cluster::v1::RolloutTask& task);
+
+  struct Answer {
+    cluster::v1::SampleAck ack;
+    // All samples of its task are here now, or have been trained.
+    bool task_complete = false;
+  };
+  // Takes a sample over or says why not. Once an answer is TAKEN the actor may forget the sample.
+  //   DUPLICATE  it is held already, or its epoch has been trained
+  //   REFUSED    the task is unknown, or numbers or shapes are wrong
+  Answer Offer(const cluster::v1::TrajectorySample& sample, uint64_t generation);
+
+  struct Progress {
+    int64_t have = 0;
+    int64_t want = 0;
+  };
+  Progress EpochProgress(int64_t epoch) const;
+
+  // Waits until all samples of the epoch are here and takes them out, by task and sample index.
+  // DEADLINE_EXCEEDED if they are not in time; CANCELLED after Cancel.
+  absl::StatusOr<std::vector<TrainingSample>> TakeEpoch(int64_t epoch, absl::Time deadline);
+
+  // Puts the numbers of `count` samples that TakeEpoch gave into the ledger as trained.
+  void MarkTrained(int64_t count);
+  // The epoch's samples were trained before this start of the process: late ones are duplicates.
+  void MarkDone(int64_t epoch);
+
+  // Ends waiting, now and later.
+  void Cancel();
+
+  cluster::v1::Ledger ledger() const;
+  void RestoreLedger(const cluster::v1::Ledger& saved);
+
+  // Samples taken from each actor in this generation.
+  std::map<std::string, int64_t> delivered() const;
+
+ private:
+  struct Task {
+    cluster::v1::RolloutTask task;          // as planned
+    std::map<int, TrainingSample> samples;  // by sample index
+  };
+
+  std::string Fault(const cluster::v1::TrajectorySample& sample, const Task& task) const
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  Progress ProgressLocked(int64_t epoch) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+
+  const int num_steps_;
+  const int rank_;
+  mutable absl::Mutex mutex_;
+  std::map<std::string, Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  int64_t done_before_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
+  // Shape of the first latent, which all others must have.
+  std::vector<int> latent_shape_ ABSL_GUARDED_BY(mutex_);
+  std::map<std::string, int64_t> delivered_ ABSL_GUARDED_BY(mutex_);
+  Ledger ledger_ ABSL_GUARDED_BY(mutex_);
+  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
+};
+
+}  // namespace ddpo
