@@ -9,9 +9,8 @@ import torch
 from diffusers import StableDiffusionPipeline
 
 from emoji_sd import checkpoint
+from emoji_sd.networks import make_scheduler, make_text_encoder, make_unet, make_vae
 from emoji_sd.tokenizer import make_tokenizer
-from emoji_sd.train_unet import make_scheduler, make_text_encoder, make_unet
-from emoji_sd.train_vae import make_vae
 
 
 def build_pipeline(work_dir):

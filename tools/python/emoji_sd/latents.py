@@ -7,7 +7,8 @@ import torch
 
 from emoji_sd import checkpoint
 from emoji_sd.data import draw_pool
-from emoji_sd.train_vae import make_vae, to_model_range
+from emoji_sd.networks import make_vae
+from emoji_sd.train_vae import to_model_range
 
 
 @torch.no_grad()
@@ -30,7 +31,7 @@ def sample_variance(mean, deviation):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", required=True, help="folder with vae.pt; gets latents.pt")
-    parser.add_argument("--pool", type=int, default=150_000, help="pictures to draw")
+    parser.add_argument("--pool", type=int, default=63_000, help="pictures to draw")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=2)
     args = parser.parse_args()

@@ -1,31 +1,19 @@
 """Trains the autoencoder: 32 x 32 pictures to 8 x 8 latents of four channels and back."""
 
 import argparse
-import math
 import time
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 
 from emoji_sd import checkpoint
-from emoji_sd.data import SIZE, draw_pool
+from emoji_sd.data import draw_pool
+from emoji_sd.networks import make_vae
+from emoji_sd.schedule import learning_rate
 
 KL_WEIGHT = 1e-5
 GRADIENT_WEIGHT = 1.0
-
-
-def make_vae():
-    return AutoencoderKL(
-        block_out_channels=(24, 48, 64),
-        down_block_types=("DownEncoderBlock2D",) * 3,
-        up_block_types=("UpDecoderBlock2D",) * 3,
-        layers_per_block=1,
-        latent_channels=4,
-        norm_num_groups=8,
-        sample_size=SIZE,
-    )
 
 
 def to_model_range(pictures):
@@ -44,13 +32,6 @@ def reconstruction_loss(image, target):
     for got, wanted in zip(gradients(image), gradients(target)):
         loss = loss + GRADIENT_WEIGHT * F.l1_loss(got, wanted)
     return loss
-
-
-def learning_rate(progress, peak, warm_up=0.02):
-    """A short linear warm-up, then half a cosine to 2 % of the peak. `progress` in [0, 1]."""
-    if progress < warm_up:
-        return peak * (0.05 + 0.95 * progress / warm_up)
-    return peak * (0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0))))
 
 
 def train(args):
