@@ -56,17 +56,11 @@ class RealFileSystem : public FileSystem {
   }
 
   absl::Status WriteSynced(const std::string& path, absl::string_view contents) override {
-    const Descriptor file(open(path.c_str(), O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0644));
-    if (!file.ok()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot create ", path));
-    while (!contents.empty()) {
-      const ssize_t count = write(file.get(), contents.data(), contents.size());
-      if (count < 0 && errno == EINTR) continue;
-      if (count < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
-      contents.remove_prefix(static_cast<size_t>(count));
-    }
-    if (fsync(file.get()) != 0)
-      return absl::ErrnoToStatus(errno, absl::StrCat("cannot sync ", path));
-    return absl::OkStatus();
+    return Write(path, O_TRUNC, contents);
+  }
+
+  absl::Status AppendSynced(const std::string& path, absl::string_view contents) override {
+    return Write(path, O_APPEND, contents);
   }
 
   absl::Status Rename(const std::string& from, const std::string& to) override {
@@ -109,6 +103,21 @@ class RealFileSystem : public FileSystem {
   bool Exists(const std::string& path) override {
     std::error_code error;
     return fs::exists(path, error);
+  }
+
+ private:
+  static absl::Status Write(const std::string& path, int mode, absl::string_view contents) {
+    const Descriptor file(open(path.c_str(), O_WRONLY | O_CREAT | mode | O_CLOEXEC, 0644));
+    if (!file.ok()) return absl::ErrnoToStatus(errno, absl::StrCat("cannot create ", path));
+    while (!contents.empty()) {
+      const ssize_t count = write(file.get(), contents.data(), contents.size());
+      if (count < 0 && errno == EINTR) continue;
+      if (count < 0) return absl::ErrnoToStatus(errno, absl::StrCat("cannot write ", path));
+      contents.remove_prefix(static_cast<size_t>(count));
+    }
+    if (fsync(file.get()) != 0)
+      return absl::ErrnoToStatus(errno, absl::StrCat("cannot sync ", path));
+    return absl::OkStatus();
   }
 };
 

@@ -21,6 +21,8 @@ class FileSystem {
   virtual absl::StatusOr<std::string> Read(const std::string& path) = 0;
   // Writes and syncs the file itself, not its folder's entry.
   virtual absl::Status WriteSynced(const std::string& path, absl::string_view contents) = 0;
+  // Adds to the end of a file, which it makes if it is not there, and syncs the file itself.
+  virtual absl::Status AppendSynced(const std::string& path, absl::string_view contents) = 0;
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   // Makes creations, renames and removals in the folder durable.
   virtual absl::Status SyncDirectory(const std::string& path) = 0;

@@ -42,6 +42,12 @@ class CrashingFileSystem : public FileSystem {
     return absl::OkStatus();
   }
 
+  absl::Status AppendSynced(const std::string& path, absl::string_view contents) override {
+    const auto file = now_.find(path);
+    const std::string before = file == now_.end() ? "" : file->second;
+    return WriteSynced(path, absl::StrCat(before, contents));
+  }
+
   absl::Status Rename(const std::string& from, const std::string& to) override {
     if (Crashes()) return Down();
     if (!now_.contains(from)) return absl::NotFoundError(absl::StrCat("cannot rename ", from));
