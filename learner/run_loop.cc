@@ -230,7 +230,6 @@ absl::Status RunLoop::Report(int64_t epoch, const EpochResult& result) {
   metrics.grad_norm.Set(update.grad_norm);
   metrics.staleness_max.Set(static_cast<double>(result.staleness));
   metrics.optimizer_steps.Increment(static_cast<double>(update.optimizer_steps));
-  metrics.samples_trained.Increment(static_cast<double>(result.rewards.size()));
   metrics.phase_seconds["collect"].Observe(result.collect_seconds);
   metrics.phase_seconds["update"].Observe(result.update_seconds);
   metrics.phase_seconds["publish"].Observe(result.publish_seconds);

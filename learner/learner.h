@@ -1,0 +1,98 @@
+#pragma once
+
+#include <prometheus/registry.h>
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/metrics/learner_metrics.h"
+#include "common/metrics/metrics_server.h"
+#include "common/rpc/server.h"
+#include "ddpo/config/v1/config.pb.h"
+#include "learner/advantages.h"
+#include "learner/checkpoint.h"
+#include "learner/coordinator.h"
+#include "learner/coordinator_service.h"
+#include "learner/housekeeping.h"
+#include "learner/ingest_service.h"
+#include "learner/policy_service.h"
+#include "learner/policy_store.h"
+#include "learner/policy_trainer.h"
+#include "learner/run_files.h"
+#include "learner/run_loop.h"
+#include "learner/run_monitor.h"
+#include "learner/task_planner.h"
+#include "learner/trajectory_buffer.h"
+
+namespace ddpo {
+
+struct LearnerOptions {
+  config::v1::Config config;
+  // The run's folder; an existing run goes on from its newest checkpoint.
+  std::string run_dir;
+  // SHA-256 over the base model's files, which actors must have too.
+  std::string model_digest;
+  std::string listen = "127.0.0.1:0";
+  std::string metrics_listen = "127.0.0.1:0";
+  bool allow_plain_text_anywhere = false;
+  // Gets both addresses, a line each, once the learner serves; empty for none.
+  std::string address_file;
+  // Longest time to wait at the end for actors to hear of it.
+  absl::Duration farewell = absl::Seconds(3);
+  // Longest time that calls under way are let end after that.
+  absl::Duration drain = absl::Seconds(5);
+};
+
+// A whole learner of one rank: coordinator, ingest, publisher, run loop, metrics.
+class Learner {
+ public:
+  // Takes up the run in the folder, counts its generation, and serves when this returns. The
+  // trainer, fresh, outlives the learner.
+  //   FAILED_PRECONDITION  the checkpoint is of another configuration (names the keys) or model
+  //   DATA_LOSS            there are checkpoints and all are damaged
+  //   INVALID_ARGUMENT     the configuration or an address
+  static absl::StatusOr<std::unique_ptr<Learner>> Start(const LearnerOptions& options,
+                                                        PolicyTrainer* trainer);
+
+  // As RunLoop::Run; then tells the actors that it is over and stops serving. Call once.
+  absl::Status Run(const std::function<bool()>& stopping);
+
+  const std::string& address() const { return rpc_->address(); }
+  uint64_t generation() const { return coordinator_->generation(); }
+  cluster::v1::GetStatusResponse Status() const { return monitor_->Status(); }
+  const LearnerMetrics& metrics() const { return *metrics_; }
+
+ private:
+  explicit Learner(const LearnerOptions& options);
+
+  absl::StatusOr<std::optional<Checkpoint>> ReadCheckpoint();
+  absl::Status MakeParts(PolicyTrainer* trainer, uint64_t generation);
+  absl::Status Serve();
+
+  const LearnerOptions options_;
+  const std::shared_ptr<prometheus::Registry> registry_;
+  RunFiles files_;
+  CheckpointStore checkpoints_;
+  // Destroyed in reverse: the servers first, then what they use.
+  std::unique_ptr<LearnerMetrics> metrics_;
+  std::unique_ptr<Coordinator> coordinator_;
+  std::unique_ptr<TrajectoryBuffer> buffer_;
+  std::unique_ptr<PolicyStore> policies_;
+  std::unique_ptr<PromptStatistics> statistics_;
+  std::unique_ptr<TaskPlanner> planner_;
+  std::unique_ptr<RunMonitor> monitor_;
+  std::unique_ptr<RunLoop> loop_;
+  std::unique_ptr<CoordinatorService> coordinator_service_;
+  std::unique_ptr<IngestService> ingest_service_;
+  std::unique_ptr<PolicyService> policy_service_;
+  std::unique_ptr<RpcServer> rpc_;
+  std::unique_ptr<MetricsServer> metrics_server_;
+  std::unique_ptr<Housekeeping> housekeeping_;
+};
+
+}  // namespace ddpo
