@@ -20,6 +20,10 @@ TEST(NiceTicks, CoverTheRangeInRoundSteps) {
                                                      DoubleEq(-1.0), DoubleEq(-0.8)));
 }
 
+TEST(NiceTicks, OfEpochsAreWholeNumbers) {
+  EXPECT_THAT(NiceTicks(0, 3, 12, /*whole=*/true), ElementsAre(0, 1, 2, 3));
+}
+
 TEST(NiceTicks, OfASingleValueStillSpanARange) {
   const std::vector<double> ticks = NiceTicks(3, 3, 4);
   EXPECT_LE(ticks.front(), 3);

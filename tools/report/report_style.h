@@ -40,9 +40,10 @@ img{display:block;width:100%;border-radius:5px}
 figcaption{display:flex;justify-content:space-between;gap:8px;font-size:13.5px;padding:7px 3px 1px}
 figcaption span{color:var(--soft);font-variant-numeric:tabular-nums;white-space:nowrap}
 .scroll{overflow-x:auto}
-.strip{border-spacing:5px;border-collapse:separate;margin:-5px;width:100%;table-layout:fixed;min-width:760px}
+.strip{border-spacing:5px;border-collapse:separate;margin:-5px}
+.strip img{width:92px}
 .strip th{font-size:12.5px;font-weight:500;color:var(--soft);text-align:center}
-.strip tbody th{text-align:right;padding-right:6px;color:var(--ink)}
+.strip tbody th{text-align:right;padding-right:6px;color:var(--ink);white-space:nowrap}
 summary{cursor:pointer;color:var(--soft)}
 pre{background:var(--panel);border:1px solid var(--rule);border-radius:10px;padding:14px 16px;overflow-x:auto;font:13px/1.5 ui-monospace,SFMono-Regular,Menlo,Consolas,monospace}
 )css";

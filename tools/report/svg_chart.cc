@@ -10,7 +10,7 @@
 namespace ddpo {
 namespace {
 
-constexpr double kLeft = 62, kRight = 14, kTop = 34, kBottom = 44;
+constexpr double kLeft = 72, kRight = 14, kTop = 34, kBottom = 44;
 
 // Maps data to the drawing's coordinates.
 struct Frame {
@@ -88,7 +88,7 @@ std::string Axes(const Frame& frame, const ChartOptions& options,
 
 }  // namespace
 
-std::vector<double> NiceTicks(double low, double high, int count) {
+std::vector<double> NiceTicks(double low, double high, int count, bool whole) {
   if (!(high > low)) {
     const double margin = low == 0 ? 1 : std::abs(low) * 0.1;
     low -= margin;
@@ -97,7 +97,8 @@ std::vector<double> NiceTicks(double low, double high, int count) {
   const double raw = (high - low) / count;
   const double power = std::pow(10, std::floor(std::log10(raw)));
   const double factor = raw / power;
-  const double step = power * (factor <= 1 ? 1 : factor <= 2 ? 2 : factor <= 5 ? 5 : 10);
+  double step = power * (factor <= 1 ? 1 : factor <= 2 ? 2 : factor <= 5 ? 5 : 10);
+  if (whole) step = std::max(step, 1.0);
   std::vector<double> ticks;
   // Slack of a millionth of a step, so that an end that is a tick itself does not gain another.
   const auto first = static_cast<int64_t>(std::floor(low / step + 1e-6));
@@ -143,7 +144,7 @@ std::string LineChart(const std::vector<ChartPoint>& points, const ChartOptions&
     y_low = std::min(y_low, 0.0);
     if (y_high == 0) y_high = 1;
   }
-  const std::vector<double> x_ticks = NiceTicks(x_low, x_high, options.width / 70);
+  const std::vector<double> x_ticks = NiceTicks(x_low, x_high, options.width / 70, /*whole=*/true);
   const std::vector<double> y_ticks = NiceTicks(y_low, y_high, options.height / 48);
   if (x_high == x_low) {
     x_low -= 1;

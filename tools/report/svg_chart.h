@@ -29,8 +29,8 @@ struct ChartOptions {
 std::string LineChart(const std::vector<ChartPoint>& points, const ChartOptions& options);
 
 // Tick positions at 1, 2 or 5 times a power of ten that cover [low, high] in about `count` steps;
-// the first is ≤ low and the last ≥ high.
-std::vector<double> NiceTicks(double low, double high, int count);
+// the first is ≤ low and the last ≥ high. `whole` keeps them whole numbers, as for epochs.
+std::vector<double> NiceTicks(double low, double high, int count, bool whole = false);
 
 // `value` with as many digits as ticks `step` apart need, as in 0.15, 1e-05, 2,400.
 std::string TickText(double value, double step);
