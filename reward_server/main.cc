@@ -14,6 +14,7 @@
 #include "common/config/config.h"
 #include "common/config/yaml_reader.h"
 #include "ddpo/config/v1/reward_server.pb.h"
+#include "reward_server/scorers/builtin.h"
 #include "reward_server/server.h"
 
 namespace ddpo {
@@ -80,7 +81,7 @@ absl::StatusOr<config::v1::RewardServerProgram> ReadConfig(const Flags& flags) {
 }
 
 absl::Status Serve(const config::v1::RewardServerProgram& config, ShutdownSignal* signal) {
-  DDPO_ASSIGN_OR_RETURN(const ScorerRegistry registry, BuiltinScorers());
+  DDPO_ASSIGN_OR_RETURN(const ScorerRegistry registry, BuiltinScorers(config));
   // Shared with the signal's thread, which may be in Abort when this function ends.
   DDPO_ASSIGN_OR_RETURN(const std::shared_ptr<RewardServer> server,
                         RewardServer::Start(config, registry));

@@ -84,7 +84,4 @@ class ScorerRegistry {
   std::map<std::string, Factory> factories_;
 };
 
-// Every scorer of this build.
-absl::StatusOr<ScorerRegistry> BuiltinScorers();
-
 }  // namespace ddpo

@@ -1,12 +1,29 @@
+#include "reward_server/scorers/builtin.h"
+
+#include <memory>
+#include <utility>
+
 #include "common/base/status_macros.h"
-#include "reward_server/scorer.h"
+#include "reward_server/judges/chat_endpoint_judge.h"
+#include "reward_server/scorers/counting.h"
 #include "reward_server/scorers/jpeg_size.h"
 
 namespace ddpo {
 
-absl::StatusOr<ScorerRegistry> BuiltinScorers() {
+absl::StatusOr<ScorerRegistry> BuiltinScorers(const config::v1::RewardServerProgram& config) {
   ScorerRegistry registry;
   DDPO_RETURN_IF_ERROR(RegisterJpegSizeScorers(&registry));
+  if (config.judge().base_url().empty()) return registry;
+  ChatEndpointOptions options;
+  options.base_url = config.judge().base_url();
+  options.model = config.judge().model();
+  options.api_key_file = config.judge().api_key_file();
+  options.timeout = absl::Seconds(config.judge().timeout_seconds());
+  options.max_retries = config.judge().max_retries();
+  DDPO_ASSIGN_OR_RETURN(std::shared_ptr<ImageJudge> judge, CreateChatEndpointJudge(options));
+  DDPO_RETURN_IF_ERROR(registry.Register(
+      "counting",
+      [judge]() -> absl::StatusOr<std::unique_ptr<Scorer>> { return MakeCountingScorer(judge); }));
   return registry;
 }
 

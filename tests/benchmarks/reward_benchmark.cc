@@ -24,6 +24,7 @@
 #include "common/tensors/image.h"
 #include "ddpo/reward/v1/reward.grpc.pb.h"
 #include "reward_server/scorer.h"
+#include "reward_server/scorers/builtin.h"
 #include "reward_server/server.h"
 
 namespace ddpo {
@@ -181,7 +182,7 @@ int Main(int argc, char** argv) {
   config.mutable_limits()->set_max_message_bytes(64 << 20);
   config.mutable_limits()->set_scoring_threads(flags.threads);
   config.mutable_limits()->set_decoding_threads(1);
-  auto server = RewardServer::Start(config, *BuiltinScorers());
+  auto server = RewardServer::Start(config, *BuiltinScorers({}));
   if (!server.ok()) {
     fprintf(stderr, "%s\n", server.status().ToString().c_str());
     return 1;

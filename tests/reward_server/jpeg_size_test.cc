@@ -9,6 +9,7 @@
 
 #include "common/tensors/jpeg.h"
 #include "reward_server/scorer_pool.h"
+#include "reward_server/scorers/builtin.h"
 
 namespace ddpo {
 namespace {
@@ -32,7 +33,7 @@ ScoringInput Pattern(int width, int height) {
 }
 
 std::unique_ptr<Scorer> Make(const std::string& name) {
-  auto registry = BuiltinScorers();
+  auto registry = BuiltinScorers({});
   auto scorer = registry->Make(name);
   EXPECT_TRUE(scorer.ok()) << scorer.status();
   return *std::move(scorer);
@@ -82,7 +83,7 @@ TEST(JpegSizeTest, SaysWhatItIs) {
 }
 
 TEST(ScorerRegistryTest, AnUnknownNameIsAnErrorThatListsTheKnownOnes) {
-  const auto scorer = BuiltinScorers()->Make("beauty");
+  const auto scorer = BuiltinScorers({})->Make("beauty");
   EXPECT_EQ(scorer.status().code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(scorer.status().message(),
               AllOf(HasSubstr("'beauty'"), HasSubstr("jpeg_compressibility"),
@@ -90,12 +91,12 @@ TEST(ScorerRegistryTest, AnUnknownNameIsAnErrorThatListsTheKnownOnes) {
 }
 
 TEST(ScorerRegistryTest, ANameIsTakenOnce) {
-  auto registry = BuiltinScorers();
+  auto registry = BuiltinScorers({});
   EXPECT_EQ(RegisterJpegSizeScorers(&*registry).code(), absl::StatusCode::kAlreadyExists);
 }
 
 TEST(ScorerPoolTest, NeedsNamesThatAreKnownAndNamedOnce) {
-  const auto registry = BuiltinScorers();
+  const auto registry = BuiltinScorers({});
   const BatcherOptions options;
   EXPECT_THAT(ScorerPool::Create(*registry, {}, options).status().message(),
               HasSubstr("jpeg_compressibility"));
@@ -109,7 +110,7 @@ TEST(ScorerPoolTest, NeedsNamesThatAreKnownAndNamedOnce) {
 
 TEST(ScorerPoolTest, FindsByNameAndListsTheOthersForAnUnknownOne) {
   auto pool =
-      ScorerPool::Create(*BuiltinScorers(), {"jpeg_incompressibility", "jpeg_compressibility"}, {});
+      ScorerPool::Create(*BuiltinScorers({}), {"jpeg_incompressibility", "jpeg_compressibility"}, {});
   ASSERT_TRUE(pool.ok()) << pool.status();
   EXPECT_EQ((*(*pool)->Find("jpeg_compressibility"))->info().name, "jpeg_compressibility");
   EXPECT_THAT((*pool)->Find("x").status().message(),

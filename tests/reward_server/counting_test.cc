@@ -1,0 +1,112 @@
+#include "reward_server/scorers/counting.h"
+
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "gmock/gmock.h"
+#include "gtest/gtest.h"
+
+namespace ddpo {
+namespace {
+
+using ::testing::ElementsAre;
+using ::testing::HasSubstr;
+using ::testing::Pair;
+using ::testing::UnorderedElementsAre;
+
+// Answers from a table; a question that is not in it cannot be answered.
+class TableJudge : public ImageJudge {
+ public:
+  std::map<std::string, std::string> replies;
+  std::vector<std::string> asked;
+
+  std::string digest() const override { return "table"; }
+  int max_batch_size() const override { return 8; }
+  std::vector<absl::StatusOr<std::string>> Answer(
+      absl::Span<const ImageQuestion> questions) override {
+    std::vector<absl::StatusOr<std::string>> answers;
+    for (const ImageQuestion& question : questions) {
+      asked.push_back(question.text);
+      const auto reply = replies.find(question.text);
+      if (reply == replies.end()) {
+        answers.push_back(absl::UnavailableError("the model is loading"));
+      } else {
+        answers.push_back(reply->second);
+      }
+    }
+    return answers;
+  }
+};
+
+ScoringInput Prompt(const std::string& prompt) {
+  ScoringInput input;
+  input.image = Image{1, 1, {0, 0, 0}};
+  input.prompt = prompt;
+  return input;
+}
+
+absl::StatusOr<ScoreValue> ScoreOne(std::shared_ptr<TableJudge> judge, const std::string& prompt) {
+  return MakeCountingScorer(std::move(judge))->ScoreBatch({Prompt(prompt)})[0];
+}
+
+TEST(CountingPromptTest, ReadsNumbersAndIrregularPlurals) {
+  const auto wolves = ParseCountingPrompt("eight wolves");
+  ASSERT_TRUE(wolves.ok()) << wolves.status();
+  EXPECT_EQ(wolves->count, 8);
+  EXPECT_EQ(wolves->plural, "wolves");
+  EXPECT_EQ(wolves->singular, "wolf");
+  EXPECT_EQ(ParseCountingPrompt("two mice")->singular, "mouse");
+  EXPECT_EQ(ParseCountingPrompt("three sheep")->singular, "sheep");
+  EXPECT_EQ(ParseCountingPrompt("4 cats")->count_word, "four");
+}
+
+TEST(CountingPromptTest, RefusesPromptsWithoutANumber) {
+  EXPECT_THAT(std::string(ParseCountingPrompt("a cat").status().message()),
+              HasSubstr("prompt `a cat` asks for no number of animals"));
+  EXPECT_FALSE(ParseCountingPrompt("").ok());
+  EXPECT_FALSE(ParseCountingPrompt("two cats playing chess").ok());
+}
+
+TEST(CountingScorerTest, AsksBothQuestionsAndAveragesTheAnswers) {
+  auto judge = std::make_shared<TableJudge>();
+  judge->replies = {{"How many cats are there in this image?", "There are two cats."},
+                    {"What animal is in this image?", "A dog"}};
+  const auto value = ScoreOne(judge, "two cats");
+  ASSERT_TRUE(value.ok()) << value.status();
+  EXPECT_EQ(value->value, 0.5);
+  EXPECT_THAT(value->details,
+              UnorderedElementsAre(Pair("count_correct", 1), Pair("animal_correct", 0)));
+  EXPECT_THAT(value->text, HasSubstr("There are two cats."));
+  EXPECT_THAT(judge->asked, ElementsAre("How many cats are there in this image?",
+                                        "What animal is in this image?"));
+}
+
+TEST(CountingScorerTest, TakesDigitsAndWholeWordsOnly) {
+  auto judge = std::make_shared<TableJudge>();
+  judge->replies = {{"How many ants are there in this image?", "2"},
+                    {"What animal is in this image?", "Giants and elephants"}};
+  EXPECT_EQ(ScoreOne(judge, "two ants")->value, 0.5);
+  judge->replies["How many ants are there in this image?"] = "twenty-one or 12";
+  EXPECT_EQ(ScoreOne(judge, "two ants")->value, 0);
+}
+
+TEST(CountingScorerTest, AFailedAnswerIsAStatusAndNotZero) {
+  auto judge = std::make_shared<TableJudge>();
+  judge->replies = {{"How many cats are there in this image?", "two"}};
+  EXPECT_EQ(ScoreOne(judge, "two cats").status().code(), absl::StatusCode::kUnavailable);
+}
+
+TEST(CountingScorerTest, ABadPromptDoesNotDisturbItsNeighbours) {
+  auto judge = std::make_shared<TableJudge>();
+  judge->replies = {{"How many cats are there in this image?", "two"},
+                    {"What animal is in this image?", "cats"}};
+  const auto values = MakeCountingScorer(judge)->ScoreBatch({Prompt("a cat"), Prompt("two cats")});
+  EXPECT_EQ(values[0].status().code(), absl::StatusCode::kInvalidArgument);
+  ASSERT_TRUE(values[1].ok()) << values[1].status();
+  EXPECT_EQ(values[1]->value, 1);
+}
+
+}  // namespace
+}  // namespace ddpo
