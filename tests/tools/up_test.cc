@@ -1,0 +1,115 @@
+// `ddpo up` with real processes on a tiny random model: from the config to the report.
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "absl/time/clock.h"
+#include "tests/tools/run_ddpo.h"
+
+namespace ddpo {
+namespace {
+
+using ::ddpo::testing::CommandResult;
+using ::ddpo::testing::FreshTestDir;
+using ::ddpo::testing::ProgramPath;
+using ::ddpo::testing::RunDdpo;
+using ::ddpo::testing::SourcePath;
+using ::testing::AllOf;
+using ::testing::HasSubstr;
+
+std::string Contents(const std::string& path) { return ReadFile(path).value_or(""); }
+
+int Lines(const std::string& text) {
+  return static_cast<int>(std::count(text.begin(), text.end(), '\n'));
+}
+
+// Writes the config of a short run and returns its file.
+std::string WriteConfig(const std::string& dir, int epochs) {
+  const std::string path = dir + "/tiny.yaml";
+  EXPECT_TRUE(WriteFileAtomically(
+                  path, "model: " + SourcePath("tests/goldens/pipelines/tiny") +
+                            "\nreward: jpeg_compressibility\nprompts: {list: [a cat, an ant]}\n"
+                            "run: {name: tiny, epochs: " +
+                            std::to_string(epochs) +
+                            ", save_every: 2}\n"
+                            "sampling: {num_steps: 2, batch_size: 2, samples_per_epoch: 4}\n"
+                            "training: {minibatch_size: 2}\n"
+                            "evaluation: {pairs: 4, grid_images: 4}\n")
+                  .ok());
+  return path;
+}
+
+TEST(Up, RunsAClusterFromItsConfigToTheReport) {
+  const std::string dir = FreshTestDir();
+  const std::string run = dir + "/run";
+  const CommandResult result = RunDdpo({"up", "--config", WriteConfig(dir, 3), "--run-dir", run});
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output,
+              AllOf(HasSubstr("epoch 3/3"), HasSubstr("p = "), HasSubstr(run + "/report.html")));
+  EXPECT_EQ(Lines(Contents(run + "/metrics.jsonl")), 3);
+  EXPECT_TRUE(std::filesystem::exists(run + "/lora/final.safetensors"));
+  EXPECT_TRUE(std::filesystem::exists(run + "/samples/epoch_0000.png"));
+  EXPECT_TRUE(std::filesystem::exists(run + "/samples/epoch_0003.png"));
+  const nlohmann::json summary = nlohmann::json::parse(Contents(run + "/summary.json"));
+  EXPECT_EQ(summary["n"], 4);
+  for (const char* key : {"base_mean", "base_std", "mean_difference", "p"}) {
+    EXPECT_TRUE(summary[key].is_number()) << key;
+  }
+  EXPECT_THAT(Contents(run + "/report.html"), HasSubstr("Before and after"));
+
+  const std::string lora = Contents(run + "/lora/final.safetensors");
+  const CommandResult exported = RunDdpo({"export", run, "--out", dir + "/lora.safetensors"});
+  EXPECT_EQ(exported.exit_code, 0) << exported.output;
+  EXPECT_EQ(Contents(dir + "/lora.safetensors"), lora);
+
+  std::filesystem::remove(run + "/report.html");
+  const CommandResult report = RunDdpo({"report", run});
+  EXPECT_EQ(report.exit_code, 0) << report.output;
+  EXPECT_EQ(nlohmann::json::parse(Contents(run + "/summary.json")), summary);
+}
+
+TEST(Up, StopsOnASignalAndGoesOnInItsFolder) {
+  const std::string dir = FreshTestDir();
+  const std::string run = dir + "/run";
+  const std::string config = WriteConfig(dir, 12);
+  Subprocess::Options options;
+  options.argv = {ProgramPath("ddpo"), "up", "--config", config, "--run-dir", run};
+  options.log_file = dir + "/first.log";
+  auto process = Subprocess::Start(options);
+  ASSERT_TRUE(process.ok());
+  const absl::Time deadline = absl::Now() + absl::Minutes(2);
+  while (Lines(Contents(run + "/metrics.jsonl")) < 2 && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  (*process)->Kill(SIGINT);
+  const std::optional<ExitStatus> exit = (*process)->Wait(absl::Minutes(2));
+  ASSERT_TRUE(exit.has_value()) << Contents(options.log_file);
+  EXPECT_EQ(exit->code, 130) << Contents(options.log_file);
+  const int done = Lines(Contents(run + "/metrics.jsonl"));
+  EXPECT_LT(done, 12);
+  EXPECT_FALSE(std::filesystem::exists(run + "/lora/final.safetensors"));
+
+  const CommandResult result = RunDdpo({"up", "--config", config, "--run-dir", run});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  // Every epoch once: the second start went on where the first had stopped.
+  EXPECT_EQ(Lines(Contents(run + "/metrics.jsonl")), 12);
+  EXPECT_TRUE(std::filesystem::exists(run + "/lora/final.safetensors"));
+}
+
+TEST(Up, EndsWithTheLearnersReasonWhenItCanNotWork) {
+  const std::string dir = FreshTestDir();
+  const std::string config = WriteConfig(dir, 2);
+  const CommandResult result = RunDdpo(
+      {"up", "--config", config, "--set", "model=/nowhere/model", "--run-dir", dir + "/run"});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr("/nowhere/model"));
+}
+
+}  // namespace
+}  // namespace ddpo
