@@ -156,7 +156,10 @@ absl::StatusOr<LoraWeights> ReadLora(const UNet& unet, const std::string& path) 
 }
 
 std::string SerializeLora(const LoraWeights& lora) {
+  // diffusers takes this for the whole of peft's LoraConfig, so it has every key that it looks up.
   nlohmann::json config = {{"unet.r", lora.rank},
+                           {"unet.rank_pattern", nlohmann::json::object()},
+                           {"unet.alpha_pattern", nlohmann::json::object()},
                            {"unet.target_modules", {"to_q", "to_k", "to_v", "to_out.0"}}};
   if (lora.alpha == std::round(lora.alpha)) {
     config["unet.lora_alpha"] = static_cast<int64_t>(lora.alpha);
