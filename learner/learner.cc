@@ -138,17 +138,25 @@ absl::Status Learner::Serve() {
   DDPO_ASSIGN_OR_RETURN(
       rpc_, RpcServer::Start(server_options, {coordinator_service_.get(), ingest_service_.get(),
                                               policy_service_.get()}));
+  std::string addresses = rpc_->address() + "\n";
+  if (!options_.metrics_listen.empty()) {
+    DDPO_RETURN_IF_ERROR(ServeMetrics());
+    absl::StrAppend(&addresses, metrics_server_->address(), "\n");
+  }
+  LogInfo("serves on ", rpc_->address(), ", generation ", generation());
+  housekeeping_ = std::make_unique<Housekeeping>(coordinator_.get(), buffer_.get(), metrics_.get());
+  if (options_.address_file.empty()) return absl::OkStatus();
+  return WriteFileAtomically(options_.address_file, addresses);
+}
+
+absl::Status Learner::ServeMetrics() {
   MetricsServerOptions metrics_options;
   metrics_options.listen = options_.metrics_listen;
   metrics_options.allow_plain_text_anywhere = options_.allow_plain_text_anywhere;
   metrics_options.process = "ddpo-learner";
   DDPO_ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(metrics_options, registry_));
-  LogInfo("serves on ", rpc_->address(), ", metrics on ", metrics_server_->address(),
-          ", generation ", generation());
-  housekeeping_ = std::make_unique<Housekeeping>(coordinator_.get(), buffer_.get(), metrics_.get());
-  if (options_.address_file.empty()) return absl::OkStatus();
-  return WriteFileAtomically(options_.address_file,
-                             absl::StrCat(rpc_->address(), "\n", metrics_server_->address(), "\n"));
+  LogInfo("metrics on ", metrics_server_->address());
+  return absl::OkStatus();
 }
 
 absl::Status Learner::Run(const std::function<bool()>& stopping) {

@@ -38,6 +38,7 @@ struct LearnerOptions {
   // SHA-256 over the base model's files, which actors must have too.
   std::string model_digest;
   std::string listen = "127.0.0.1:0";
+  // Empty: no metrics are served.
   std::string metrics_listen = "127.0.0.1:0";
   bool allow_plain_text_anywhere = false;
   // Gets both addresses, a line each, once the learner serves; empty for none.
@@ -73,6 +74,7 @@ class Learner {
   absl::StatusOr<std::optional<Checkpoint>> ReadCheckpoint();
   absl::Status MakeParts(PolicyTrainer* trainer, uint64_t generation);
   absl::Status Serve();
+  absl::Status ServeMetrics();
 
   const LearnerOptions options_;
   const std::shared_ptr<prometheus::Registry> registry_;

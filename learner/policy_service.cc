@@ -140,15 +140,18 @@ grpc::ServerWriteReactor<PolicyChunk>* PolicyService::FetchPolicy(
 grpc::ServerUnaryReactor* PolicyService::AckPolicy(grpc::CallbackServerContext* context,
                                                    const cluster::v1::AckPolicyRequest* request,
                                                    cluster::v1::AckPolicyResponse*) {
-  absl::Status status;
-  if (auto policy = store_->Find(request->version()); !policy.ok()) {
-    status = policy.status();
-  } else if ((*policy)->sha256 != request->sha256()) {
-    status =
-        absl::DataLossError(absl::StrCat("policy version ", request->version(), " has digest ",
-                                         (*policy)->sha256, ", the actor got ", request->sha256()));
-  } else {
-    status = coordinator_->AckPolicy(*request);
+  absl::Status status =
+      coordinator_->CheckSender(request->actor_id(), request->incarnation(), request->generation());
+  if (status.ok()) {
+    if (auto policy = store_->Find(request->version()); !policy.ok()) {
+      status = policy.status();
+    } else if ((*policy)->sha256 != request->sha256()) {
+      status = absl::DataLossError(absl::StrCat("policy version ", request->version(),
+                                                " has digest ", (*policy)->sha256,
+                                                ", the actor got ", request->sha256()));
+    } else {
+      status = coordinator_->AckPolicy(*request);
+    }
   }
   grpc::ServerUnaryReactor* reactor = context->DefaultReactor();
   reactor->Finish(ToGrpcStatus(status));
