@@ -1,0 +1,138 @@
+#pragma once
+
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <map>
+#include <memory>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "common/base/files.h"
+#include "common/base/subprocess.h"
+#include "tests/testing/paths.h"
+#include "tests/testing/temp_dir.h"
+
+namespace ddpo::testing {
+
+// Longest time for anything here; a machine that is busy with other tests is slow.
+inline constexpr absl::Duration kPatience = absl::Minutes(4);
+// How often a test looks for what another process does.
+inline constexpr absl::Duration kPoll = absl::Milliseconds(5);
+
+// A real cluster: one learner, one reward server, actors, each a process, in a folder of its own.
+class ProcessCluster {
+ public:
+  explicit ProcessCluster(const std::string& config_yaml) {
+    EXPECT_TRUE(WriteFileAtomically(dir_ / "config.yaml", config_yaml).ok());
+    StartLearner();
+    StartRewardServer();
+  }
+  ~ProcessCluster() {
+    if (!::testing::Test::HasFailure()) return;
+    for (const auto& [name, process] : processes_) {
+      ADD_FAILURE() << name << " wrote:\n" << ReadFile(dir_ / (name + ".log")).value_or("nothing");
+    }
+  }
+
+  void StartLearner() {
+    Start("learner", {"ddpo-learner", "--config", dir_ / "config.yaml", "--run-dir", dir_ / "run",
+                      "--listen", Listen("learner"), "--address-file", dir_ / "learner.address"});
+    WaitForAddress("learner");
+  }
+  void StartRewardServer() {
+    Start("reward", {"ddpo-reward-server", "--scorers", "jpeg_compressibility", "--listen",
+                     Listen("reward"), "--address-file", dir_ / "reward.address"});
+    WaitForAddress("reward");
+  }
+  // With the base model that the configuration names, or another.
+  void StartActor(const std::string& name, const std::string& model = "") {
+    std::vector<std::string> argv = {"ddpo-actor",        "--actor-id",          name,
+                                     "--learner",         addresses_["learner"], "--reward",
+                                     addresses_["reward"]};
+    if (!model.empty()) argv.insert(argv.end(), {"--model", model});
+    Start(name, std::move(argv));
+  }
+
+  // SIGKILL, and waits for its end.
+  void Kill(const std::string& name) {
+    processes_.at(name)->Kill(SIGKILL);
+    EXPECT_TRUE(processes_.at(name)->Wait(kPatience).has_value());
+  }
+  void Signal(const std::string& name, int signal) { processes_.at(name)->Kill(signal); }
+  ExitStatus Wait(const std::string& name) {
+    const auto status = processes_.at(name)->Wait(kPatience);
+    EXPECT_TRUE(status.has_value()) << name << " did not end";
+    return status.value_or(ExitStatus{.code = -1, .signal = 0});
+  }
+
+  // Waits until the log of a process holds the text that many times.
+  void WaitForLog(const std::string& name, const std::string& text, int times = 1) {
+    WaitUntil(absl::StrCat(name, " to log ", text), [&] {
+      const std::string log = Log(name);
+      int count = 0;
+      for (size_t at = log.find(text); at != std::string::npos; at = log.find(text, at + 1)) {
+        ++count;
+      }
+      return count >= times;
+    });
+  }
+  std::string Log(const std::string& name) { return ReadFile(dir_ / (name + ".log")).value_or(""); }
+  // Lines of metrics.jsonl.
+  std::vector<std::string> Metrics() {
+    return absl::StrSplit(ReadFile(dir_ / "run/metrics.jsonl").value_or(""), '\n',
+                          absl::SkipEmpty());
+  }
+  void WaitForEpochs(size_t epochs) {
+    WaitUntil(absl::StrCat(epochs, " epochs"), [&] { return Metrics().size() >= epochs; });
+  }
+  std::string FinalLora() {
+    const auto bytes = ReadFile(dir_ / "run/lora/final.safetensors");
+    EXPECT_TRUE(bytes.ok()) << bytes.status();
+    return bytes.value_or("");
+  }
+
+ private:
+  template <typename Condition>
+  void WaitUntil(const std::string& what, const Condition& condition) {
+    const absl::Time deadline = absl::Now() + kPatience;
+    while (!condition()) {
+      ASSERT_LT(absl::Now(), deadline) << "waited for " << what;
+      absl::SleepFor(kPoll);
+    }
+  }
+  void Start(const std::string& name, std::vector<std::string> argv) {
+    argv[0] = ProgramPath(argv[0]);
+    auto process = Subprocess::Start({.argv = std::move(argv),
+                                      .log_file = dir_ / (name + ".log"),
+                                      .environment = {"OMP_NUM_THREADS=1"}});
+    ASSERT_TRUE(process.ok()) << process.status();
+    processes_[name] = *std::move(process);
+  }
+  // The last start's address, so that clients find a process again.
+  std::string Listen(const std::string& name) {
+    const auto last = addresses_.find(name);
+    return last == addresses_.end() ? "127.0.0.1:0" : last->second;
+  }
+  void WaitForAddress(const std::string& name) {
+    const std::string path = dir_ / (name + ".address");
+    WaitUntil(absl::StrCat("the address of ", name),
+              [&] { return FileSystem::Real()->Exists(path) || processes_[name]->Poll(); });
+    const std::vector<std::string> lines =
+        absl::StrSplit(ReadFile(path).value_or(""), '\n', absl::SkipEmpty());
+    ASSERT_FALSE(lines.empty()) << name << " did not start: " << Log(name);
+    addresses_[name] = lines[0];
+    ASSERT_TRUE(FileSystem::Real()->RemoveAll(path).ok());
+  }
+
+  TempDir dir_;
+  std::map<std::string, std::string> addresses_;
+  std::map<std::string, std::unique_ptr<Subprocess>> processes_;
+};
+
+}  // namespace ddpo::testing
