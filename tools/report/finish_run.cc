@@ -77,6 +77,7 @@ nlohmann::ordered_json SummaryFile(const config::v1::Config& config,
 
 absl::StatusOr<ComparisonSummary> FinishRun(const RunFolder& run, const FinishRunOptions& options) {
   const config::v1::Config& config = options.config;
+  DDPO_RETURN_IF_ERROR(FileSystem::Real()->CreateDirectories(run.samples_dir()));
   DDPO_ASSIGN_OR_RETURN(NetworkOptions network_options,
                         ParseNetworkOptions(config.sampling().dtype(), config.sampling().device()));
   DDPO_ASSIGN_OR_RETURN(std::string model, FindResource(config.model()));

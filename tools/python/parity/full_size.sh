@@ -12,5 +12,5 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 "$python" tools/python/parity/make_random_pipelines.py --full-size "$work"
 "$python" tools/python/parity/make_fixtures.py --model "$work/sd15_full" --out "$work/fixtures" --kind unet
-"build/$preset/bin/ddpo" parity --model "$work/sd15_full" \
+"${DDPO_BIN:-build/$preset/bin/ddpo}" parity --model "$work/sd15_full" \
   --fixture "$work/fixtures/unet.safetensors" --fixture "$work/fixtures/unet_lora.safetensors"
