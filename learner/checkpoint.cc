@@ -39,7 +39,6 @@ std::string StateJson(const Checkpoint& checkpoint) {
   (void)google::protobuf::util::MessageToJsonString(checkpoint.ledger, &ledger, options);
   return Json{{"epochs_done", checkpoint.epochs_done},
               {"elapsed_seconds", checkpoint.elapsed_seconds},
-              {"first_reward_mean", checkpoint.first_reward_mean},
               {"prompt_statistics", checkpoint.prompt_statistics},
               {"model_digest", checkpoint.model_digest},
               {"generation", checkpoint.generation},
@@ -54,7 +53,6 @@ absl::Status ReadState(const std::string& path, const std::string& text, Checkpo
   try {
     checkpoint->epochs_done = json.at("epochs_done");
     checkpoint->elapsed_seconds = json.at("elapsed_seconds");
-    checkpoint->first_reward_mean = json.at("first_reward_mean");
     checkpoint->prompt_statistics = json.at("prompt_statistics");
     checkpoint->model_digest = json.at("model_digest");
     checkpoint->generation = json.at("generation");

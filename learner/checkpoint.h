@@ -20,11 +20,10 @@ struct Checkpoint {
   std::string trainer_state;      // PolicyTrainer::SerializeState
   std::string prompt_statistics;  // PromptStatistics::SerializeState
   cluster::v1::Ledger ledger;
-  std::string config_yaml;       // as resolved
-  std::string model_digest;      // of the base model's folder
-  uint64_t generation = 0;       // of the learner that wrote it
-  double elapsed_seconds = 0;    // of the run, over all its starts
-  double first_reward_mean = 0;  // of epoch 0
+  std::string config_yaml;     // as resolved
+  std::string model_digest;    // of the base model's folder
+  uint64_t generation = 0;     // of the learner that wrote it
+  double elapsed_seconds = 0;  // of the run, over all its starts
   // Versions before epochs_done that later epochs still sample with, where staleness is allowed.
   std::map<int64_t, std::string> policies;
 };

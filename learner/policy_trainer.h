@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,8 @@ struct TrainingSample {
   std::vector<float> latents;    // [T+1,C,h,w]
   std::vector<float> log_probs;  // [T]
   double reward = 0;
+  std::map<std::string, double> reward_details;  // the scorer's parts, for reports
+  std::map<std::string, double> actor_seconds;   // of its batch, on the first sample, for reports
 };
 
 // What one epoch's update did; averages over its backward passes unless said otherwise.

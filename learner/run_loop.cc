@@ -47,7 +47,6 @@ absl::Status RunLoop::Restore(const Checkpoint& checkpoint) {
   next_epoch_ = checkpoint.epochs_done;
   saved_epochs_ = checkpoint.epochs_done;
   elapsed_before_ = checkpoint.elapsed_seconds;
-  first_reward_mean_ = checkpoint.first_reward_mean;
   restored_policies_ = checkpoint.policies;
   return absl::OkStatus();
 }
@@ -116,6 +115,8 @@ absl::Status RunLoop::RunEpoch(int64_t epoch, const std::function<bool()>& stopp
   for (const TrainingSample& sample : samples) {
     prompts.push_back(sample.prompt);
     result.rewards.push_back(sample.reward);
+    for (const auto& [name, value] : sample.reward_details) result.reward_details[name] += value;
+    for (const auto& [phase, value] : sample.actor_seconds) result.actor_seconds[phase] += value;
     result.staleness = std::max(result.staleness, epoch - sample.policy_version);
   }
   if (result.staleness > config_.training().max_staleness()) {
@@ -124,9 +125,11 @@ absl::Status RunLoop::RunEpoch(int64_t epoch, const std::function<bool()>& stopp
                                             config_.training().max_staleness(), " are allowed"));
   }
   parts_.monitor->Enter("training", epoch);
-  const Stopwatch updating(clock_);
+  const Stopwatch normalising(clock_);
   DDPO_ASSIGN_OR_RETURN(const std::vector<double> advantages,
                         parts_.statistics->Update(prompts, result.rewards));
+  result.advantage_seconds = normalising.Seconds();
+  const Stopwatch updating(clock_);
   auto update = parts_.trainer->TrainEpoch(samples, advantages, epoch);
   if (!update.ok()) {
     parts_.metrics->non_finite_refused.Increment();
@@ -144,7 +147,6 @@ absl::Status RunLoop::RunEpoch(int64_t epoch, const std::function<bool()>& stopp
     DDPO_RETURN_IF_ERROR(parts_.files->WriteLora(epoch + 1, policy->bytes));
   }
   result.publish_seconds = publishing.Seconds();
-  if (epoch == 0) first_reward_mean_ = Mean(result.rewards);
   return Report(epoch, result);
 }
 
@@ -177,7 +179,6 @@ absl::Status RunLoop::Save(int64_t epochs_done) {
     checkpoint.policies[version] = policy->bytes;
   }
   checkpoint.elapsed_seconds = elapsed_before_ + absl::ToDoubleSeconds(clock_->Now() - start_);
-  checkpoint.first_reward_mean = first_reward_mean_;
   DDPO_RETURN_IF_ERROR(parts_.checkpoints->Write(checkpoint));
   saved_epochs_ = epochs_done;
   unreported_save_seconds_ += saving.Seconds();
@@ -192,13 +193,19 @@ absl::Status RunLoop::Report(int64_t epoch, const EpochResult& result) {
   const double reward_mean = Mean(result.rewards);
   const double reward_std = PopulationStddev(result.rewards);
   const int64_t samples = config_.sampling().samples_per_epoch();
-  const double seconds = result.collect_seconds + result.update_seconds + result.publish_seconds;
+  const double seconds = result.collect_seconds + result.advantage_seconds + result.update_seconds +
+                         result.publish_seconds;
+  nlohmann::json reward_details = nlohmann::json::object();
+  for (const auto& [name, sum] : result.reward_details) {
+    reward_details[name] = sum / static_cast<double>(result.rewards.size());
+  }
   const nlohmann::json line = {
       {"epoch", epoch},
       {"policy_version", epoch + 1},
       {"samples_total", (epoch + 1) * samples},
       {"reward_mean", reward_mean},
       {"reward_std", reward_std},
+      {"reward_details", reward_details},
       {"loss", update.loss},
       {"approx_kl", update.approx_kl},
       {"clip_fraction", update.clip_fraction},
@@ -210,10 +217,13 @@ absl::Status RunLoop::Report(int64_t epoch, const EpochResult& result) {
       {"elapsed_seconds", elapsed_before_ + absl::ToDoubleSeconds(clock_->Now() - start_)},
       {"seconds",
        {{"sampling", result.collect_seconds},
+        {"advantages", result.advantage_seconds},
         {"training", result.update_seconds},
         {"publishing", result.publish_seconds},
         // Of the checkpoint before this epoch: a checkpoint's own epoch has its line already.
         {"checkpoint", std::exchange(unreported_save_seconds_, 0)}}},
+      // Of all actors together, by what they did; beside, not within, the learner's seconds.
+      {"actor_seconds", result.actor_seconds},
       {"ledger", LedgerJson(parts_.buffer->ledger())}};
   DDPO_RETURN_IF_ERROR(parts_.files->AppendMetrics(line.dump()));
   parts_.monitor->SetLastMetrics(line.dump());
@@ -231,6 +241,7 @@ absl::Status RunLoop::Report(int64_t epoch, const EpochResult& result) {
   metrics.staleness_max.Set(static_cast<double>(result.staleness));
   metrics.optimizer_steps.Increment(static_cast<double>(update.optimizer_steps));
   metrics.phase_seconds["collect"].Observe(result.collect_seconds);
+  metrics.phase_seconds["advantages"].Observe(result.advantage_seconds);
   metrics.phase_seconds["update"].Observe(result.update_seconds);
   metrics.phase_seconds["publish"].Observe(result.publish_seconds);
   metrics.progress_timestamp.Set(absl::ToDoubleSeconds(clock_->Now() - absl::UnixEpoch()));

@@ -56,8 +56,10 @@ class RunLoop {
   struct EpochResult {
     UpdateMetrics update;
     std::vector<double> rewards;
+    std::map<std::string, double> reward_details;  // sums
+    std::map<std::string, double> actor_seconds;   // sums
     int64_t staleness = 0;
-    double collect_seconds = 0, update_seconds = 0, publish_seconds = 0;
+    double collect_seconds = 0, advantage_seconds = 0, update_seconds = 0, publish_seconds = 0;
   };
 
   absl::Status RunEpoch(int64_t epoch, const std::function<bool()>& stopping);
@@ -74,9 +76,8 @@ class RunLoop {
   Clock* const clock_;
   int64_t next_epoch_ = 0;
   int64_t planned_epochs_ = 0;
-  int64_t saved_epochs_ = -1;  // of the newest checkpoint
-  double elapsed_before_ = 0;  // seconds, in earlier starts of the run
-  double first_reward_mean_ = 0;
+  int64_t saved_epochs_ = -1;                         // of the newest checkpoint
+  double elapsed_before_ = 0;                         // seconds, in earlier starts of the run
   std::map<int64_t, std::string> restored_policies_;  // older versions; moved out by Run
   double unreported_save_seconds_ = 0;
   absl::Time start_;

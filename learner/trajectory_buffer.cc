@@ -110,14 +110,16 @@ TrajectoryBuffer::Answer TrajectoryBuffer::Offer(const TrajectorySample& sample,
     return drop(SampleAck::DUPLICATE, "duplicate", "");
   }
   latent_shape_ = {sample.latent_channels(), sample.latent_height(), sample.latent_width()};
-  task.samples[sample.sample_index()] =
-      TrainingSample{.task_id = sample.task_id(),
-                     .sample_index = sample.sample_index(),
-                     .prompt = task.task.prompts(sample.sample_index()),
-                     .policy_version = sample.policy_version(),
-                     .latents = ToFloats(sample.latents()),
-                     .log_probs = ToFloats(sample.log_probs()),
-                     .reward = sample.reward()};
+  task.samples[sample.sample_index()] = TrainingSample{
+      .task_id = sample.task_id(),
+      .sample_index = sample.sample_index(),
+      .prompt = task.task.prompts(sample.sample_index()),
+      .policy_version = sample.policy_version(),
+      .latents = ToFloats(sample.latents()),
+      .log_probs = ToFloats(sample.log_probs()),
+      .reward = sample.reward(),
+      .reward_details = {sample.reward_details().begin(), sample.reward_details().end()},
+      .actor_seconds = {sample.seconds().begin(), sample.seconds().end()}};
   ledger_.Buffer();
   ++delivered_[sample.actor_id()];
   answer.ack.set_outcome(SampleAck::TAKEN);

@@ -20,8 +20,9 @@ namespace ddpo {
 // Takes trajectories over from actors and gives each epoch's to the trainer, in an order that does
 // not depend on when they came. Thread-safe.
 //
-// Memory is bounded by admission: only samples of expected tasks are held, so at most
-// (max_staleness + 1) × samples_per_epoch, each of (T+1)·C·h·w + T floats.
+// Memory is bounded by admission: only samples of expected tasks are held, each once, so at most
+// (max_staleness + 1) × samples_per_epoch, each of (T+1)·C·h·w + T floats. Holding more back would
+// only keep an epoch from becoming complete. Besides, every open stream has one sample in hand.
 class TrajectoryBuffer {
  public:
   // Samples of a rank: those whose task names it.

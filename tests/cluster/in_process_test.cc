@@ -47,7 +47,8 @@ std::vector<nlohmann::json> Metrics(const TempDir& dir) {
 std::vector<nlohmann::json> TimelessMetrics(const TempDir& dir) {
   std::vector<nlohmann::json> lines = Metrics(dir);
   for (nlohmann::json& line : lines) {
-    for (const char* key : {"seconds", "elapsed_seconds", "samples_per_second", "ledger"}) {
+    for (const char* key :
+         {"seconds", "elapsed_seconds", "samples_per_second", "actor_seconds", "ledger"}) {
       EXPECT_TRUE(line.contains(key)) << key;
       line.erase(key);
     }
@@ -136,6 +137,8 @@ TEST(InProcessClusterTest, WritesTheRunsFolder) {
   std::vector<int> epochs;
   for (const auto& line : Metrics(dir)) {
     epochs.push_back(line["epoch"]);
+    EXPECT_EQ(line["reward_details"]["parts"], 1.0);
+    EXPECT_GT(line["actor_seconds"]["denoise"], 0.0);
     for (const char* key : {"policy_version", "samples_total", "reward_mean", "reward_std", "loss",
                             "approx_kl", "clip_fraction", "ratio_mean", "logprob_abs_diff_max",
                             "grad_norm", "samples_per_second", "seconds", "ledger"}) {

@@ -30,7 +30,6 @@ Checkpoint MakeCheckpoint(int64_t epochs_done) {
   checkpoint.model_digest = "abc";
   checkpoint.generation = 4;
   checkpoint.elapsed_seconds = 1.5;
-  checkpoint.first_reward_mean = -0.25;
   checkpoint.policies = {{epochs_done - 1, "older policy"}};
   return checkpoint;
 }
@@ -70,7 +69,6 @@ TEST_F(CheckpointTest, ReadsBackAllThatWasWritten) {
   EXPECT_EQ((*read)->model_digest, written.model_digest);
   EXPECT_EQ((*read)->generation, written.generation);
   EXPECT_EQ((*read)->elapsed_seconds, written.elapsed_seconds);
-  EXPECT_EQ((*read)->first_reward_mean, written.first_reward_mean);
   EXPECT_EQ((*read)->policies, written.policies);
   EXPECT_THAT(warnings_, IsEmpty());
 }

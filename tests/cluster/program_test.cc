@@ -1,0 +1,133 @@
+// What the programs say and how they end, as their users and supervisors see it.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <csignal>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/time/clock.h"
+#include "common/base/files.h"
+#include "common/base/subprocess.h"
+#include "common/rpc/channel.h"
+#include "tests/testing/grpc_probe.h"
+#include "tests/testing/paths.h"
+#include "tests/testing/temp_dir.h"
+
+namespace ddpo {
+namespace {
+
+using ::testing::HasSubstr;
+
+using testing::ProgramPath;
+using testing::SourcePath;
+using testing::TempDir;
+
+constexpr absl::Duration kPatience = absl::Minutes(2);
+
+class ProgramTest : public ::testing::Test {
+ protected:
+  std::unique_ptr<Subprocess> Start(std::vector<std::string> argv) {
+    argv[0] = ProgramPath(argv[0]);
+    auto process = Subprocess::Start(
+        {.argv = std::move(argv), .log_file = dir_ / "log", .environment = {"OMP_NUM_THREADS=1"}});
+    EXPECT_TRUE(process.ok()) << process.status();
+    return *std::move(process);
+  }
+  int ExitCode(std::vector<std::string> argv) {
+    const auto status = Start(std::move(argv))->Wait(kPatience);
+    EXPECT_TRUE(status.has_value()) << "did not end";
+    return status.has_value() ? status->code : -1;
+  }
+  std::string Log() { return ReadFile(dir_ / "log").value_or(""); }
+  std::string WriteConfig(const std::string& changes) {
+    const std::string path = dir_ / "config.yaml";
+    EXPECT_TRUE(WriteFileAtomically(
+                    path, absl::StrCat("model: ", SourcePath("tests/goldens/pipelines/tiny"),
+                                       "\nprompts: {list: [a cat]}\n", changes))
+                    .ok());
+    return path;
+  }
+  // The lines of the file, once it is there.
+  std::vector<std::string> Addresses(const std::string& path, Subprocess* process) {
+    while (!FileSystem::Real()->Exists(path) && !process->Poll().has_value()) {
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+    return absl::StrSplit(ReadFile(path).value_or(""), '\n', absl::SkipEmpty());
+  }
+
+  TempDir dir_;
+};
+
+TEST_F(ProgramTest, ABadConfigurationEndsTheLearnerWithCode2) {
+  EXPECT_EQ(ExitCode({"ddpo-learner", "--config", WriteConfig("sampling: {num_step: 5}"),
+                      "--run-dir", dir_ / "run"}),
+            2);
+  EXPECT_THAT(Log(), HasSubstr("sampling.num_step: unknown key"));
+}
+
+TEST_F(ProgramTest, AMissingModelEndsTheLearnerWithCode2) {
+  EXPECT_TRUE(
+      WriteFileAtomically(dir_ / "config.yaml", "model: no/such/folder\nprompts: {list: [a cat]}\n")
+          .ok());
+  EXPECT_EQ(ExitCode({"ddpo-learner", "--config", dir_ / "config.yaml", "--run-dir", dir_ / "run"}),
+            2);
+  EXPECT_THAT(Log(), HasSubstr("no/such/folder"));
+}
+
+TEST_F(ProgramTest, BadFlagsEndBothWithCode2) {
+  EXPECT_EQ(ExitCode({"ddpo-learner"}), 2);
+  EXPECT_EQ(ExitCode({"ddpo-actor", "--learner", "nowhere"}), 2);
+  EXPECT_EQ(ExitCode({"ddpo-actor", "--learner", "no-port", "--reward", "127.0.0.1:1", "--actor-id",
+                      "a"}),
+            2);
+}
+
+TEST_F(ProgramTest, PlainTextBeyondLoopbackHasToBeAskedFor) {
+  EXPECT_EQ(ExitCode({"ddpo-learner", "--config", WriteConfig(""), "--run-dir", dir_ / "run",
+                      "--listen", "0.0.0.0:0"}),
+            2);
+  EXPECT_THAT(Log(), HasSubstr("not loopback"));
+}
+
+TEST_F(ProgramTest, AnActorWithoutALearnerGivesUpWithCode1) {
+  // Port 1 is served by nobody.
+  EXPECT_EQ(ExitCode({"ddpo-actor", "--learner", "127.0.0.1:1", "--reward", "127.0.0.1:1",
+                      "--actor-id", "a", "--give-up-seconds", "0.3"}),
+            1);
+  EXPECT_THAT(Log(), HasSubstr("registering at 127.0.0.1:1"));
+}
+
+TEST_F(ProgramTest, AnActorThatWaitsForItsLearnerStopsWhenAsked) {
+  const auto actor = Start({"ddpo-actor", "--learner", "127.0.0.1:1", "--reward", "127.0.0.1:1",
+                            "--actor-id", "a", "--address-file", dir_ / "address"});
+  ASSERT_EQ(Addresses(dir_ / "address", actor.get()).size(), 2);
+  actor->Kill(SIGTERM);
+  const auto status = actor->Wait(kPatience);
+  ASSERT_TRUE(status.has_value());
+  EXPECT_TRUE(status->ok()) << status->ToString();
+}
+
+TEST_F(ProgramTest, ALearnerThatWaitsForActorsIsHealthyAndStopsWhenAsked) {
+  const auto learner = Start({"ddpo-learner", "--config", WriteConfig(""), "--run-dir",
+                              dir_ / "run", "--address-file", dir_ / "address"});
+  const std::vector<std::string> addresses = Addresses(dir_ / "address", learner.get());
+  ASSERT_EQ(addresses.size(), 2) << Log();
+  const auto channel = *CreateChannel(addresses[0]);
+  for (const char* service : {"", "ddpo.cluster.v1.Coordinator", "ddpo.cluster.v1.TrajectoryIngest",
+                              "ddpo.cluster.v1.PolicyPublisher"}) {
+    EXPECT_EQ(testing::CheckHealth(channel, service), "SERVING") << service;
+    EXPECT_THAT(testing::ListServices(channel), HasSubstr(service));
+  }
+  learner->Kill(SIGTERM);
+  const auto status = learner->Wait(kPatience);
+  ASSERT_TRUE(status.has_value());
+  EXPECT_TRUE(status->ok()) << status->ToString();
+  // Even before the first epoch there is a checkpoint to go on from.
+  EXPECT_TRUE(FileSystem::Real()->Exists(dir_ / "run/checkpoints/epoch_00000/MANIFEST.json"));
+}
+
+}  // namespace
+}  // namespace ddpo
