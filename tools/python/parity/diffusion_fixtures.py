@@ -140,24 +140,23 @@ def rollout_inputs(
     return params, {"latents": latents, "noise": torch.randn((steps, *latents.shape), generator=generator)}
 
 
-def denoise_fixture(pipe: StableDiffusionPipeline) -> Iterator[Fixture]:
+def denoise_fixtures(pipe: StableDiffusionPipeline) -> Iterator[Fixture]:
     params, inputs = rollout_inputs(pipe, steps=5, seed=4)
     yield Fixture("denoise", "denoise", params, inputs, reference.denoise(pipe, params, **inputs))
+    lora = random_lora(pipe.unet, rank=4, seed=6)
+    reference.set_lora(pipe.unet, lora)
+    outputs = reference.denoise(pipe, params, **inputs)
+    pipe.unet.delete_adapters("default")
+    yield Fixture("denoise_lora", "denoise", params, inputs | named_lora(lora), outputs)
 
 
-def lora_fixtures(pipe: StableDiffusionPipeline) -> Iterator[Fixture]:
+def lora_unet_fixture(pipe: StableDiffusionPipeline) -> Iterator[Fixture]:
     lora = random_lora(pipe.unet, rank=4, seed=6)
     inputs = unet_inputs(pipe, torch.Generator().manual_seed(5))
     reference.set_lora(pipe.unet, lora, alpha=8)
     outputs = {"sample": pipe.unet(**inputs).sample}
     pipe.unet.delete_adapters("default")
     yield Fixture("unet_lora", "unet", {"lora_alpha": 8}, inputs | named_lora(lora), outputs)
-
-    params, inputs = rollout_inputs(pipe, steps=5, seed=4)
-    reference.set_lora(pipe.unet, lora)
-    outputs = reference.denoise(pipe, params, **inputs)
-    pipe.unet.delete_adapters("default")
-    yield Fixture("denoise_lora", "denoise", params, inputs | named_lora(lora), outputs)
 
 
 def policy_gradient_fixtures(pipe: StableDiffusionPipeline) -> Iterator[Fixture]:
@@ -180,7 +179,7 @@ def policy_gradient_fixtures(pipe: StableDiffusionPipeline) -> Iterator[Fixture]
         yield Fixture(f"policy_gradient_step_{objective}", "policy_gradient_step", params, inputs, outputs)
 
 
-def jpeg_fixture() -> Iterator[Fixture]:
+def jpeg_fixture(_: StableDiffusionPipeline) -> Iterator[Fixture]:
     generator = torch.Generator().manual_seed(7)
     noise = torch.randint(0, 256, (1, 40, 56, 3), generator=generator, dtype=torch.uint8)
     ramp = torch.arange(40 * 56 * 3).reshape(1, 40, 56, 3).div(7).remainder(256).to(torch.uint8)

@@ -17,15 +17,17 @@ from parity import diffusion_fixtures as diffusion  # noqa: E402
 from parity.fixture import write_fixture  # noqa: E402
 
 
-def all_fixtures(pipe: StableDiffusionPipeline):
-    yield from diffusion.text_fixtures(pipe)
-    yield from diffusion.unet_fixture(pipe)
-    yield from diffusion.vae_fixtures(pipe)
-    yield from diffusion.ddim_fixtures(pipe)
-    yield from diffusion.denoise_fixture(pipe)
-    yield from diffusion.lora_fixtures(pipe)
-    yield from diffusion.policy_gradient_fixtures(pipe)
-    yield from diffusion.jpeg_fixture()
+# What makes fixtures, and of which kinds, so that only what is asked for is computed.
+MAKERS = [
+    ({"tokenize", "text_encoder"}, diffusion.text_fixtures),
+    ({"unet"}, diffusion.unet_fixture),
+    ({"unet"}, diffusion.lora_unet_fixture),
+    ({"vae_decode", "vae_encode"}, diffusion.vae_fixtures),
+    ({"ddim_step"}, diffusion.ddim_fixtures),
+    ({"denoise"}, diffusion.denoise_fixtures),
+    ({"policy_gradient_step"}, diffusion.policy_gradient_fixtures),
+    ({"jpeg_size"}, diffusion.jpeg_fixture),
+]
 
 
 def main() -> None:
@@ -39,12 +41,15 @@ def main() -> None:
     pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
     for network in (pipe.unet, pipe.vae, pipe.text_encoder):
         network.requires_grad_(False).eval()
-    for fixture in all_fixtures(pipe):
-        if args.kind and fixture.kind not in args.kind:
+    for kinds, make in MAKERS:
+        if args.kind and not kinds & set(args.kind):
             continue
-        path = args.out / f"{fixture.name}.safetensors"
-        write_fixture(path, fixture.kind, fixture.params, fixture.inputs, fixture.outputs)
-        print(f"made {path}")
+        for fixture in make(pipe):
+            if args.kind and fixture.kind not in args.kind:
+                continue
+            path = args.out / f"{fixture.name}.safetensors"
+            write_fixture(path, fixture.kind, fixture.params, fixture.inputs, fixture.outputs)
+            print(f"made {path}")
 
 
 if __name__ == "__main__":
