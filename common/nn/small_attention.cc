@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <optional>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -15,6 +16,7 @@ namespace {
 
 constexpr int64_t kMaxKeyLength = 128;
 constexpr int64_t kMaxHeadChannels = 64;
+static_assert(kMaxHeadChannels <= kMaxKeyLength);
 
 // One head of one sequence. Matrices are rows of `*_stride` floats that begin at the head's first
 // channel.
@@ -51,40 +53,65 @@ struct Strided {
 };
 
 // Rows [begin, begin + kRows) of out [M,width] = a [M,K] · b [K,width], for the columns of one
-// vector. Several rows at once keep several sums in flight.
+// vector, which begin at `b` and `out`. Several rows at once keep several sums in flight.
 template <int kRows, typename Lanes>
 DDPO_SIMD_INLINE void MultiplyRows(const Strided& a, int64_t begin, int64_t inner, const float* b,
-                                   int64_t b_stride, int64_t column, Lanes lanes, float* out,
-                                   int64_t out_stride) {
+                                   int64_t b_stride, Lanes lanes, float* out, int64_t out_stride) {
   FloatVector sums[kRows] = {}, line;
   for (int64_t k = 0; k < inner; ++k) {
-    Load(b + k * b_stride + column, line, lanes);
+    Load(b + k * b_stride, line, AllLanes{});
     const float* element = a.data + begin * a.row + k * a.column;
     for (int i = 0; i < kRows; ++i) sums[i] += element[i * a.row] * line;
   }
-  for (int i = 0; i < kRows; ++i) Store(sums[i], out + (begin + i) * out_stride + column, lanes);
+  for (int i = 0; i < kRows; ++i) Store(sums[i], out + (begin + i) * out_stride, lanes);
 }
 
-// out [rows,width] = a [rows,inner] · b [inner,width].
+// out [rows,width] = a [rows,inner] · b [inner,width], inner ≤ kMaxKeyLength.
 DDPO_SIMD_INLINE void Multiply(const Strided& a, int64_t rows, int64_t inner, const float* b,
                                int64_t b_stride, int64_t width, float* out, int64_t out_stride) {
   constexpr int kBlock = 8;
   ForEachVector(width, [&](int64_t column, auto lanes) DDPO_SIMD_LAMBDA {
+    const float* lines = b + column;
+    int64_t stride = b_stride;
+    float packed[kMaxKeyLength * kLanes];
+    if constexpr (!std::is_same_v<decltype(lanes), AllLanes>) {
+      // Part of a vector costs more to load than a whole one: fill it up once.
+      FloatVector line;
+      for (int64_t k = 0; k < inner; ++k) {
+        Load(lines + k * stride, line, lanes);
+        Store(line, packed + k * kLanes, AllLanes{});
+      }
+      lines = packed;
+      stride = kLanes;
+    }
     int64_t i = 0;
     for (; i + kBlock <= rows; i += kBlock) {
-      MultiplyRows<kBlock>(a, i, inner, b, b_stride, column, lanes, out, out_stride);
+      MultiplyRows<kBlock>(a, i, inner, lines, stride, lanes, out + column, out_stride);
     }
     for (; i < rows; ++i) {
-      MultiplyRows<1>(a, i, inner, b, b_stride, column, lanes, out, out_stride);
+      MultiplyRows<1>(a, i, inner, lines, stride, lanes, out + column, out_stride);
     }
   });
+}
+
+DDPO_SIMD_INLINE float Highest(const float* values, int64_t count) {
+  FloatVector highest = FloatVector{} + values[0], value;
+  int64_t j = 0;
+  for (; j + kLanes <= count; j += kLanes) {
+    Load(values + j, value, AllLanes{});
+    highest = value > highest ? value : highest;
+  }
+  float lanes[kLanes];
+  Store(highest, lanes, AllLanes{});
+  for (; j < count; ++j) lanes[0] = values[j] > lanes[0] ? values[j] : lanes[0];
+  for (int64_t i = 1; i < kLanes; ++i) lanes[0] = lanes[i] > lanes[0] ? lanes[i] : lanes[0];
+  return lanes[0];
 }
 
 // In place over `length` scores, first multiplied by `scale`; the padding up to whole vectors
 // becomes 0.
 DDPO_SIMD_INLINE void Softmax(float* scores, float scale, int64_t length, int64_t padded) {
-  float highest = scores[0];
-  for (int64_t j = 1; j < length; ++j) highest = scores[j] > highest ? scores[j] : highest;
+  const float highest = Highest(scores, length);
   for (int64_t j = 0; j < padded; j += kLanes) {
     FloatVector value;
     Load(scores + j, value, AllLanes{});
