@@ -24,7 +24,6 @@ absl::StatusOr<std::unique_ptr<LearnerClient>> LearnerClient::Create(
   auto client = std::unique_ptr<LearnerClient>(new LearnerClient(options));
   client->coordinator_ = cluster::v1::Coordinator::NewStub(channel);
   client->publisher_ = cluster::v1::PolicyPublisher::NewStub(channel);
-  client->ingests_[""] = cluster::v1::TrajectoryIngest::NewStub(channel);
   return client;
 }
 
@@ -168,7 +167,9 @@ absl::StatusOr<cluster::v1::TrajectoryIngest::StubInterface*> LearnerClient::Ing
   absl::MutexLock lock(&mutex_);
   auto& stub = ingests_[address];
   if (stub == nullptr) {
-    DDPO_ASSIGN_OR_RETURN(const auto channel, CreateChannel(address));
+    // A connection of its own, so that trajectories don't hold renewals of leases up.
+    DDPO_ASSIGN_OR_RETURN(const auto channel,
+                          CreateChannel(address.empty() ? options_.address : address));
     stub = cluster::v1::TrajectoryIngest::NewStub(channel);
   }
   return stub.get();

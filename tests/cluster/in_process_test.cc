@@ -243,6 +243,17 @@ TEST(InProcessClusterTest, AStoppedRunGoesOnAsIfItHadNeverStopped) {
   }
 }
 
+TEST(InProcessClusterTest, ADamagedCheckpointCostsEpochsAndChangesNothing) {
+  const TempDir calm_dir, dir;
+  const std::string calm = RunWith(1, SmallRun(), calm_dir);
+  RunWith(1, SmallRun({"run.epochs=3"}), dir);
+  ASSERT_TRUE(
+      WriteFileAtomically(dir / "checkpoints/epoch_00003/trainer.safetensors", "torn").ok());
+  // Goes on from the second epoch's checkpoint; the third epoch comes again.
+  EXPECT_EQ(RunWith(1, SmallRun(), dir), calm);
+  EXPECT_EQ(TimelessMetrics(dir), TimelessMetrics(calm_dir));
+}
+
 TEST(InProcessClusterTest, RefusesMessagesOfAnOlderGeneration) {
   const TempDir dir;
   InProcessLearner learner(SmallRun(), dir.path());

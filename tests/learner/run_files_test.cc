@@ -1,0 +1,60 @@
+#include "learner/run_files.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "tests/testing/temp_dir.h"
+
+namespace ddpo {
+namespace {
+
+using ::testing::ElementsAre;
+
+class RunFilesTest : public ::testing::Test {
+ protected:
+  RunFilesTest() { EXPECT_TRUE(files_.Prepare().ok()); }
+
+  testing::TempDir dir_;
+  RunFiles files_{dir_.path()};
+};
+
+TEST_F(RunFilesTest, EveryStartHasAGenerationOfItsOwn) {
+  EXPECT_EQ(*files_.NextGeneration(), 1);
+  EXPECT_EQ(*files_.NextGeneration(), 2);
+  EXPECT_EQ(*RunFiles(dir_.path()).NextGeneration(), 3);
+}
+
+TEST_F(RunFilesTest, AGenerationThatCannotBeReadIsAnError) {
+  ASSERT_TRUE(WriteFileAtomically(dir_ / "generation", "x\n").ok());
+  EXPECT_EQ(files_.NextGeneration().status().code(), absl::StatusCode::kDataLoss);
+}
+
+TEST_F(RunFilesTest, AResumedRunHasNoEpochTwiceAndNoTornLine) {
+  for (const char* line :
+       {R"({"epoch":0})", R"({"epoch":1})", R"({"epoch":2})", R"({"epoch":3,"rew)"}) {
+    ASSERT_TRUE(files_.AppendMetrics(line).ok());
+  }
+  ASSERT_TRUE(files_.TruncateMetrics(/*epochs_done=*/2).ok());
+  EXPECT_EQ(*ReadFile(dir_ / "metrics.jsonl"), "{\"epoch\":0}\n{\"epoch\":1}\n");
+  ASSERT_TRUE(files_.AppendMetrics(R"({"epoch":2})").ok());
+  EXPECT_EQ(*ReadFile(dir_ / "metrics.jsonl"), "{\"epoch\":0}\n{\"epoch\":1}\n{\"epoch\":2}\n");
+}
+
+TEST_F(RunFilesTest, ARunWithoutMetricsHasNothingToRemove) {
+  EXPECT_TRUE(files_.TruncateMetrics(0).ok());
+}
+
+TEST_F(RunFilesTest, NamesLoraFilesByTheEpochsBehindThem) {
+  ASSERT_TRUE(files_.WriteLora(0, "a").ok());
+  ASSERT_TRUE(files_.WriteLora(12, "b").ok());
+  EXPECT_FALSE(files_.HasFinalLora());
+  ASSERT_TRUE(files_.WriteFinalLora("b").ok());
+  EXPECT_TRUE(files_.HasFinalLora());
+  EXPECT_THAT(*FileSystem::Real()->List(dir_ / "lora"),
+              ElementsAre("epoch_0000.safetensors", "epoch_0012.safetensors", "final.safetensors"));
+}
+
+}  // namespace
+}  // namespace ddpo
