@@ -2,6 +2,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <memory>
@@ -24,7 +25,8 @@ using reward::v1::ScoreItem;
 
 class JobStoreTest : public ::testing::Test {
  protected:
-  JobStoreTest() : directory_(::testing::TempDir() + "/jobs_store_test") {
+  JobStoreTest()
+      : directory_(::testing::TempDir() + "/jobs_store_test_" + std::to_string(getpid())) {
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_);
     options_.clock = &clock_;

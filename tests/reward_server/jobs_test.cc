@@ -4,6 +4,7 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
+#include <unistd.h>
 
 #include <filesystem>
 #include <memory>
@@ -31,7 +32,7 @@ using reward::v1::SubmitJobRequest;
 
 class JobsTest : public ::testing::Test {
  protected:
-  JobsTest() : directory_(::testing::TempDir() + "/jobs_test") {
+  JobsTest() : directory_(::testing::TempDir() + "/jobs_test_" + std::to_string(getpid())) {
     std::filesystem::remove_all(directory_);
     std::filesystem::create_directories(directory_);
     batching_.max_batch_delay = absl::ZeroDuration();
