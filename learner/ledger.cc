@@ -19,10 +19,4 @@ cluster::v1::Ledger Ledger::ToProto() const {
   return ledger;
 }
 
-bool Ledger::Balances() const {
-  int64_t sum = trained_ + buffered_;
-  for (const auto& [reason, count] : dropped_) sum += count;
-  return sum == received_;
-}
-
 }  // namespace ddpo

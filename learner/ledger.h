@@ -30,7 +30,6 @@ class Ledger {
   // Starts from a checkpoint's numbers; what was buffered then is not held any more.
   void Restore(const cluster::v1::Ledger& saved);
   cluster::v1::Ledger ToProto() const;
-  bool Balances() const;
 
  private:
   int64_t received_ = 0;

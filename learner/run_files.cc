@@ -58,6 +58,4 @@ absl::Status RunFiles::WriteFinalLora(const std::string& safetensors) {
   return WriteFileAtomically(final_lora_path(), safetensors, file_system_);
 }
 
-bool RunFiles::HasFinalLora() const { return file_system_->Exists(final_lora_path()); }
-
 }  // namespace ddpo

@@ -33,7 +33,6 @@ class RunFiles {
   // lora/epoch_NNNN.safetensors and lora/final.safetensors.
   absl::Status WriteLora(int64_t epochs_done, const std::string& safetensors);
   absl::Status WriteFinalLora(const std::string& safetensors);
-  bool HasFinalLora() const;
 
  private:
   std::string metrics_path() const { return JoinPath(run_dir_, "metrics.jsonl"); }

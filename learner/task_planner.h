@@ -2,9 +2,9 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
-#include "absl/status/statusor.h"
 #include "ddpo/cluster/v1/cluster.pb.h"
 #include "ddpo/config/v1/config.pb.h"
 

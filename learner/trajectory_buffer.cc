@@ -148,12 +148,11 @@ absl::StatusOr<std::vector<TrainingSample>> TrajectoryBuffer::TakeEpoch(int64_t 
   const auto ready = [this, epoch] {
     mutex_.AssertHeld();
     const Progress progress = ProgressLocked(epoch);
-    return cancelled_ || (progress.want > 0 && progress.have == progress.want);
+    return progress.want > 0 && progress.have == progress.want;
   };
   if (!mutex_.AwaitWithDeadline(absl::Condition(&ready), deadline)) {
     return absl::DeadlineExceededError(absl::StrCat("epoch ", epoch, " is not complete"));
   }
-  if (cancelled_) return absl::CancelledError("the learner is stopping");
   std::vector<TrainingSample> samples;
   for (auto it = tasks_.begin(); it != tasks_.end();) {  // by task id, which is the planned order
     if (it->second.task.epoch() != epoch) {
@@ -175,11 +174,6 @@ void TrajectoryBuffer::MarkTrained(int64_t count) {
 void TrajectoryBuffer::MarkDone(int64_t epoch) {
   absl::MutexLock lock(&mutex_);
   done_before_epoch_ = std::max(done_before_epoch_, epoch + 1);
-}
-
-void TrajectoryBuffer::Cancel() {
-  absl::MutexLock lock(&mutex_);
-  cancelled_ = true;
 }
 
 cluster::v1::Ledger TrajectoryBuffer::ledger() const {

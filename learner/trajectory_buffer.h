@@ -48,16 +48,13 @@ class TrajectoryBuffer {
   Progress EpochProgress(int64_t epoch) const;
 
   // Waits until all samples of the epoch are here and takes them out, by task and sample index.
-  // DEADLINE_EXCEEDED if they are not in time; CANCELLED after Cancel.
+  // DEADLINE_EXCEEDED if they are not in time.
   absl::StatusOr<std::vector<TrainingSample>> TakeEpoch(int64_t epoch, absl::Time deadline);
 
   // Puts the numbers of `count` samples that TakeEpoch gave into the ledger as trained.
   void MarkTrained(int64_t count);
   // The epoch's samples were trained before this start of the process: late ones are duplicates.
   void MarkDone(int64_t epoch);
-
-  // Ends waiting, now and later.
-  void Cancel();
 
   cluster::v1::Ledger ledger() const;
   void RestoreLedger(const cluster::v1::Ledger& saved);
@@ -84,7 +81,6 @@ class TrajectoryBuffer {
   std::vector<int> latent_shape_ ABSL_GUARDED_BY(mutex_);
   std::map<std::string, int64_t> delivered_ ABSL_GUARDED_BY(mutex_);
   Ledger ledger_ ABSL_GUARDED_BY(mutex_);
-  bool cancelled_ ABSL_GUARDED_BY(mutex_) = false;
 };
 
 }  // namespace ddpo

@@ -318,6 +318,17 @@ TEST(InProcessClusterTest, ATaskThatFailsTooOftenFailsTheRunWithTheReason) {
   EXPECT_GE(actor.metrics().tasks["failed"].Value(), 3);
 }
 
+TEST(InProcessClusterTest, CountsUpdatesThatChangedNothing) {
+  const TempDir dir;
+  InProcessLearner learner(SmallRun(), dir.path());
+  learner.trainer().SeemIdle();
+  learner.Start();
+  InProcessActor actor(learner->address(), "actor-0");
+  EXPECT_TRUE(actor.Join().ok());
+  EXPECT_TRUE(learner.Join().ok());
+  EXPECT_EQ(learner->metrics().weights_unchanged.Value(), 4);
+}
+
 TEST(InProcessClusterTest, WeightsThatAreNotFiniteAreNotPublished) {
   const TempDir dir;
   InProcessLearner learner(SmallRun(), dir.path());

@@ -203,11 +203,5 @@ TEST_F(TrajectoryBufferTest, PutsWhatWasBufferedAtACheckpointDownAsDiscarded) {
   EXPECT_EQ(buffer_.ledger().buffered(), 0);
 }
 
-TEST_F(TrajectoryBufferTest, CancelEndsWaiting) {
-  buffer_.Cancel();
-  EXPECT_EQ(buffer_.TakeEpoch(0, absl::InfiniteFuture()).status().code(),
-            absl::StatusCode::kCancelled);
-}
-
 }  // namespace
 }  // namespace ddpo

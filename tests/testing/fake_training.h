@@ -38,7 +38,7 @@ class HashingTrainer : public PolicyTrainer {
     weights_ = Sha256Hex(seen);
     UpdateMetrics metrics;
     metrics.loss = static_cast<double>(weights_[0]);
-    metrics.weights_changed = true;
+    metrics.weights_changed = !seems_idle_;
     metrics.optimizer_steps = 1;
     return metrics;
   }
@@ -56,6 +56,8 @@ class HashingTrainer : public PolicyTrainer {
   const std::vector<int64_t>& staleness() const { return staleness_; }
   // Makes policies larger than one chunk.
   void PadPolicies(size_t bytes) { padding_ = bytes; }
+  // Says after each epoch that no weight has changed.
+  void SeemIdle() { seems_idle_ = true; }
   void FailPolicies(absl::Status error) { policy_error_ = std::move(error); }
 
  private:
@@ -66,6 +68,7 @@ class HashingTrainer : public PolicyTrainer {
   std::string weights_ = "fresh";
   std::vector<int64_t> staleness_;
   size_t padding_ = 0;
+  bool seems_idle_ = false;
   absl::Status policy_error_;
 };
 
