@@ -17,6 +17,9 @@ struct ChannelOptions {
   int max_message_bytes = kMaxMessageBytes;
   // Longest pause between two tries to connect.
   absl::Duration max_backoff = absl::Seconds(2);
+  // Calls wait until their deadline for a connection, where otherwise the first try that fails ends
+  // them as UNAVAILABLE. For callers that don't retry.
+  bool wait_for_ready = false;
 };
 
 // A channel to `host:port`. Connects when first used, and again after a break. INVALID_ARGUMENT for

@@ -57,7 +57,8 @@ class JobsTest : public ::testing::Test {
         std::make_unique<JobsService>(store_.get(), runner_.get(), pool_.get(), service_options_);
     ASSERT_TRUE(runner_->Start().ok());
     server_ = *RpcServer::Start({}, {service_.get()});
-    stub_ = reward::v1::RewardJobs::NewStub(*CreateChannel(server_->address()));
+    stub_ = reward::v1::RewardJobs::NewStub(
+        *CreateChannel(server_->address(), {.wait_for_ready = true}));
   }
 
   void Stop() {

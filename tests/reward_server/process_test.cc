@@ -72,7 +72,7 @@ class RewardServerProcessTest : public ::testing::Test {
     const std::vector<std::string> lines = absl::StrSplit(*ReadFile(Path("address")), '\n');
     address_ = lines[0];
     metrics_address_ = lines[1];
-    channel_ = *CreateChannel(address_);
+    channel_ = *CreateChannel(address_, {.wait_for_ready = true});
     stub_ = reward::v1::RewardService::NewStub(channel_);
   }
 

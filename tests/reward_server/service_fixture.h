@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "common/rpc/channel.h"
 #include "ddpo/reward/v1/reward.grpc.pb.h"
 #include "reward_server/scorer_pool.h"
 #include "reward_server/service.h"
@@ -52,10 +53,9 @@ class ServiceFixture : public ::testing::Test {
 
   // On a connection of its own.
   std::unique_ptr<reward::v1::RewardService::Stub> NewStub() {
-    grpc::ChannelArguments arguments;
-    arguments.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-    return reward::v1::RewardService::NewStub(
-        grpc::CreateCustomChannel(address_, grpc::InsecureChannelCredentials(), arguments));
+    // gRPC 1.51 now and then takes a connection that opens for one that failed, by reading errno
+    // too late; the next try opens.
+    return reward::v1::RewardService::NewStub(*CreateChannel(address_, {.wait_for_ready = true}));
   }
 
   Batcher* batcher() { return *pool_->Find("width"); }

@@ -65,6 +65,7 @@ class ServerTest : public ::testing::Test {
     auto channel = CreateChannel(server_->address());
     ASSERT_TRUE(channel.ok()) << channel.status();
     channel_ = *channel;
+    ASSERT_TRUE(channel_->WaitForConnected(absl::ToChronoTime(absl::Now() + absl::Seconds(60))));
     stub_ = Coordinator::NewStub(channel_);
   }
 
