@@ -37,7 +37,7 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--config", flags->config_file,
                   "YAML file; its keys are those of proto/ddpo/config/v1/reward_server.proto");
   app->add_option("--run-config", flags->run_config,
-                  "a run's configuration: takes the limits of its reward_server section, and its "
+                  "a run's configuration: takes its reward_server and scoring sections, and its "
                   "reward as the scorer where none is named");
   app->add_option("--set", flags->overrides, "KEY=VALUE, as in limits.max_batch_size=16");
   app->add_option("--listen", flags->listen, "HOST:PORT of the gRPC server; port 0 takes any");
@@ -64,6 +64,7 @@ absl::StatusOr<config::v1::RewardServerProgram> ReadConfig(const Flags& flags) {
   if (!flags.run_config.empty()) {
     DDPO_ASSIGN_OR_RETURN(const config::v1::Config run, LoadConfig(flags.run_config));
     *config.mutable_limits() = run.reward_server();
+    *config.mutable_scoring() = run.scoring();
     if (config.scorers().empty()) config.add_scorers(run.reward());
   }
   if (!flags.listen.empty()) config.set_listen(flags.listen);
@@ -81,7 +82,7 @@ absl::StatusOr<config::v1::RewardServerProgram> ReadConfig(const Flags& flags) {
 }
 
 absl::Status Serve(const config::v1::RewardServerProgram& config, ShutdownSignal* signal) {
-  DDPO_ASSIGN_OR_RETURN(const ScorerRegistry registry, BuiltinScorers(config));
+  DDPO_ASSIGN_OR_RETURN(const ScorerRegistry registry, BuiltinScorers(config.scoring()));
   // Shared with the signal's thread, which may be in Abort when this function ends.
   DDPO_ASSIGN_OR_RETURN(const std::shared_ptr<RewardServer> server,
                         RewardServer::Start(config, registry));

@@ -10,16 +10,17 @@
 
 namespace ddpo {
 
-absl::StatusOr<ScorerRegistry> BuiltinScorers(const config::v1::RewardServerProgram& config) {
+absl::StatusOr<ScorerRegistry> BuiltinScorers(const config::v1::ScoringConfig& config) {
   ScorerRegistry registry;
   DDPO_RETURN_IF_ERROR(RegisterJpegSizeScorers(&registry));
-  if (config.judge().base_url().empty()) return registry;
+  const config::v1::ChatEndpointConfig& endpoint = config.judge().endpoint();
+  if (endpoint.base_url().empty()) return registry;
   ChatEndpointOptions options;
-  options.base_url = config.judge().base_url();
-  options.model = config.judge().model();
-  options.api_key_file = config.judge().api_key_file();
-  options.timeout = absl::Seconds(config.judge().timeout_seconds());
-  options.max_retries = config.judge().max_retries();
+  options.base_url = endpoint.base_url();
+  options.model = endpoint.model();
+  options.api_key_file = endpoint.api_key_file();
+  options.timeout = absl::Seconds(endpoint.timeout_seconds());
+  options.max_retries = endpoint.max_retries();
   DDPO_ASSIGN_OR_RETURN(std::shared_ptr<ImageJudge> judge, CreateChatEndpointJudge(options));
   DDPO_RETURN_IF_ERROR(registry.Register(
       "counting",

@@ -1,15 +1,15 @@
 #pragma once
 
 #include "absl/status/statusor.h"
-#include "ddpo/config/v1/reward_server.pb.h"
+#include "ddpo/config/v1/config.pb.h"
 #include "reward_server/scorer.h"
 
 namespace ddpo {
 
 // Every scorer of this build that the configuration gives what it needs:
 //   jpeg_compressibility, jpeg_incompressibility   always
-//   counting                                       where judge.base_url is set
+//   counting                                       where judge.endpoint.base_url is set
 // INVALID_ARGUMENT for a judge that cannot be.
-absl::StatusOr<ScorerRegistry> BuiltinScorers(const config::v1::RewardServerProgram& config);
+absl::StatusOr<ScorerRegistry> BuiltinScorers(const config::v1::ScoringConfig& config);
 
 }  // namespace ddpo
