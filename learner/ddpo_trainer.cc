@@ -43,6 +43,11 @@ absl::Status CheckOptions(const DdpoTrainerOptions& options) {
                                                    options.timestep_fraction,
                                                    ", expected more than 0 and at most 1"));
   }
+  if (options.skip_last_steps < 0 || options.skip_last_steps >= options.step.objective.num_steps) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("trainer: skip_last_steps is ", options.skip_last_steps, " of ",
+                     options.step.objective.num_steps, " denoising steps"));
+  }
   return absl::OkStatus();
 }
 
@@ -187,8 +192,8 @@ class DdpoTrainer : public PolicyTrainer {
     for (int inner = 0; inner < options_.inner_epochs; ++inner) {
       const ShuffleKey key{options_.run_seed, epoch, inner};
       const at::Tensor order = at::tensor(ShuffleSamples(key, count), at::kLong);
-      const at::Tensor timestep_order =
-          OrderTensor(ShuffleTimesteps(key, count, num_steps, options_.timestep_fraction));
+      const at::Tensor timestep_order = OrderTensor(ShuffleTimesteps(
+          key, count, num_steps - options_.skip_last_steps, options_.timestep_fraction));
       for (int64_t begin = 0; begin < count; begin += step_size) {
         const int64_t end = std::min(begin + step_size, count);
         const at::Tensor taken = order.slice(0, begin, end);

@@ -21,6 +21,8 @@ struct DdpoTrainerOptions {
   int inner_epochs = 1;
   // Trains on this fraction of each sample's shuffled timesteps.
   double timestep_fraction = 1.0;
+  // Never trains at the last so many denoising steps.
+  int skip_last_steps = 0;
   int lora_rank = 4;
   // 0 stands for lora_rank.
   double lora_alpha = 0;

@@ -40,6 +40,7 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> CreatePolicyTrainer(
   options.gradient_accumulation = training.gradient_accumulation();
   options.inner_epochs = training.inner_epochs();
   options.timestep_fraction = training.timestep_fraction();
+  options.skip_last_steps = training.skip_last_steps();
   options.lora_rank = training.lora_rank();
   options.lora_alpha = training.lora_alpha();
   options.parallel_backwards = training.parallel_backwards();

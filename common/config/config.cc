@@ -164,6 +164,10 @@ absl::Status ValidateConfig(const Config& config) {
   }
   const int64_t step_samples =
       static_cast<int64_t>(training.minibatch_size()) * training.gradient_accumulation();
+  if (config.training().skip_last_steps() >= sampling.num_steps()) {
+    return fault("training.skip_last_steps: ", config.training().skip_last_steps(),
+                 " leaves none of the sampling.num_steps ", sampling.num_steps(), " to train at");
+  }
   if (sampling.samples_per_epoch() % (step_samples * config.cluster().learner_ranks()) != 0) {
     return fault("sampling.samples_per_epoch: ", sampling.samples_per_epoch(),
                  " is not a multiple of training.minibatch_size × training.gradient_accumulation × "

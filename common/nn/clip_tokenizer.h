@@ -9,10 +9,11 @@
 
 namespace ddpo {
 
-// transformers' CLIPTokenizer: byte-level BPE over lower-cased text, from vocab.json, merges.txt,
-// tokenizer_config.json and special_tokens_map.json.
+// transformers' CLIPTokenizer (as it works without ftfy): byte-level BPE over lower-cased text, from
+// vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json.
 class ClipTokenizer {
  public:
+  // NOT_FOUND for a missing file; INVALID_ARGUMENT with file, and line or key, for a damaged one.
   static absl::StatusOr<std::unique_ptr<ClipTokenizer>> Load(const std::string& dir);
   ~ClipTokenizer();
 

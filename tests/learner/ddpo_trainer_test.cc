@@ -211,6 +211,23 @@ TEST(DdpoTrainerTest, TrainsOnAFractionOfTheTimesteps) {
   EXPECT_TRUE(trainer->TrainEpoch(samples, Advantages(), 0)->weights_changed);
 }
 
+TEST(DdpoTrainerTest, NeverTrainsAtTheStepsThatAreSkipped) {
+  DdpoTrainerOptions options = Options();
+  const std::unique_ptr<PolicyTrainer> sampler = MakeTrainer(options);
+  std::vector<TrainingSample> samples = Sample(*sampler, 8);
+  const auto weights_after = [&] {
+    options.skip_last_steps = 1;
+    const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
+    EXPECT_TRUE(trainer->TrainEpoch(samples, Advantages(), 0)->weights_changed);
+    return trainer->SerializePolicy().value();
+  };
+  const std::string before = weights_after();
+  for (TrainingSample& sample : samples) sample.log_probs.back() += 1;
+  EXPECT_EQ(weights_after(), before);
+  for (TrainingSample& sample : samples) sample.log_probs.front() += 1;
+  EXPECT_NE(weights_after(), before);
+}
+
 TEST(DdpoTrainerTest, RefusesSamplesOfAnotherShape) {
   const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(Options());
   std::vector<TrainingSample> samples = Sample(*trainer, 4);
@@ -234,6 +251,8 @@ TEST(DdpoTrainerTest, RefusesOptionsOutOfRange) {
               HasSubstr("minibatch_size is 0"));
   EXPECT_THAT(message([](DdpoTrainerOptions& o) { o.timestep_fraction = 0; }),
               HasSubstr("timestep_fraction is 0"));
+  EXPECT_THAT(message([](DdpoTrainerOptions& o) { o.skip_last_steps = 1000; }),
+              HasSubstr("skip_last_steps is 1000"));
   EXPECT_THAT(message([](DdpoTrainerOptions& o) { o.step.objective.name = "rwr"; }),
               HasSubstr("“rwr”"));
   EXPECT_THAT(message([](DdpoTrainerOptions& o) { o.step.objective.num_steps = 2000; }),
