@@ -12,24 +12,23 @@ Needs torch, diffusers, transformers and peft. Under tests/goldens:
 Weights are rounded to fp16 before anything is computed, so that small files lose nothing.
 """
 
-import json
 import math
 import sys
 from pathlib import Path
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
 from peft.utils import get_peft_model_state_dict
 from safetensors.torch import save_file
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from transformers.models.clip.tokenization_clip import bytes_to_unicode
+from transformers import CLIPTextConfig, CLIPTextModel
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDENS = ROOT / "tests" / "goldens"
 sys.path.insert(0, str(ROOT / "tools" / "python"))
 
-from reference import ddpo_reference  # noqa: E402
+from parity.fixture import write_fixture  # noqa: E402
+from reference import clip_bpe, ddpo_reference  # noqa: E402
+from reference.tiny_models import randomize  # noqa: E402
 
 STABLE_DIFFUSION = dict(
     beta_start=0.00085,
@@ -48,6 +47,7 @@ SCHEDULERS = {
     "linear": dict(clip_sample=False, num_train_timesteps=500),
     "squaredcos": dict(clip_sample=False, beta_schedule="squaredcos_cap_v2", set_alpha_to_one=False),
 }
+MERGES = [("a", "n</w>"), ("c", "a"), ("ca", "t</w>"), ("d", "o"), ("do", "g")]
 PROMPTS = ["a cat", "an ant", "a cat", "two dogs"]
 
 
@@ -93,32 +93,10 @@ def write_schedulers(folder: Path) -> None:
     save_file({k: v.clone().contiguous() for k, v in tensors.items()}, folder / "ddim.safetensors")
 
 
-def make_tokenizer(folder: Path) -> CLIPTokenizer:
-    alphabet = list(bytes_to_unicode().values())
-    merges = ["a n</w>", "c a", "ca t</w>", "d o", "do g"]
-    tokens = alphabet + [c + "</w>" for c in alphabet] + [merge.replace(" ", "") for merge in merges]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "vocab.json").write_text(json.dumps({token: i for i, token in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(merges) + "\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=8)
-
-
-def randomize(module: torch.nn.Module, generator: torch.Generator) -> None:
-    """Random weights that keep activations near unit size, on fp16's grid."""
-    for name, parameter in module.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        if parameter.dim() > 1:
-            value = noise / parameter[0].numel() ** 0.5
-        else:
-            value = 0.2 * noise + (1.0 if "norm" in name and name.endswith("weight") else 0.0)
-        parameter.data.copy_(value.half().float())
-
-
 def make_pipeline(folder: Path) -> StableDiffusionPipeline:
     """Saves the pipeline in fp16 and returns it in float32."""
     generator = torch.Generator().manual_seed(1)
-    tokenizer = make_tokenizer(folder / "tokenizer")
+    tokenizer = clip_bpe.write_tokenizer(folder / "tokenizer", MERGES, model_max_length=8)
     text = CLIPTextConfig(
         vocab_size=len(tokenizer),
         max_position_embeddings=tokenizer.model_max_length,
@@ -169,15 +147,6 @@ def random_lora(pipe: StableDiffusionPipeline, generator: torch.Generator) -> di
     shapes = {key: value.shape for key, value in get_peft_model_state_dict(pipe.unet).items()}
     pipe.unet.delete_adapters("default")
     return {f"unet.{key}": torch.randn(shape, generator=generator) * 0.2 for key, shape in sorted(shapes.items())}
-
-
-def write_fixture(
-    path: Path, kind: str, params: dict[str, Any], inputs: dict[str, torch.Tensor], outputs: dict[str, torch.Tensor]
-) -> None:
-    tensors = {f"in.{name}": value for name, value in inputs.items()}
-    tensors |= {f"out.{name}": value for name, value in outputs.items()}
-    tensors = {name: value.detach().clone().contiguous() for name, value in tensors.items()}
-    save_file(tensors, path, metadata={"kind": kind, "params": json.dumps(params, sort_keys=True)})
 
 
 def write_fixtures(pipe: StableDiffusionPipeline, folder: Path) -> None:

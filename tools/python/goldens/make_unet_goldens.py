@@ -10,7 +10,6 @@ Needs torch, diffusers and peft. For each case below, OUTPUT_DIR (tests/goldens/
 Weights are rounded to fp16 before anything is computed, so that small files lose nothing.
 """
 
-import json
 import pathlib
 import sys
 
@@ -18,7 +17,12 @@ import torch
 from diffusers import UNet2DConditionModel
 from peft import LoraConfig
 from peft.utils import get_peft_model_state_dict
-from safetensors.torch import save_file
+
+ROOT = pathlib.Path(__file__).resolve().parents[3]
+sys.path.insert(0, str(ROOT / "tools" / "python"))
+
+from parity.fixture import write_fixture  # noqa: E402
+from reference.tiny_models import randomize  # noqa: E402
 
 LORA_RANK = 2
 LORA_ALPHA = 3
@@ -100,24 +104,6 @@ CASES = {
 INPUT_SIZES = {"three_levels": (10, 8)}
 
 
-def randomize(unet, generator):
-    """Random weights that keep activations near unit size and make every bias and norm count."""
-    for name, parameter in unet.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        if parameter.dim() > 1:
-            value = noise / parameter[0].numel() ** 0.5
-        elif "norm" in name and name.endswith("weight"):
-            value = 1 + 0.2 * noise
-        else:
-            value = 0.2 * noise
-        parameter.data.copy_(value.half().float())
-
-
-def save_fixture(path, tensors, params):
-    metadata = {"kind": "unet", "params": json.dumps(params)}
-    save_file({k: v.detach().contiguous() for k, v in tensors.items()}, path, metadata=metadata)
-
-
 def write_case(directory, config, size, seed):
     generator = torch.Generator().manual_seed(seed)
     unet = UNet2DConditionModel(**config).eval()
@@ -127,14 +113,11 @@ def write_case(directory, config, size, seed):
     unet.float()
 
     inputs = {
-        "in.sample": torch.randn((3, 4, *size), generator=generator),
-        "in.timestep": torch.tensor([981, 481, 1]),
-        "in.encoder_hidden_states": torch.randn(
-            (3, 7, config["cross_attention_dim"]), generator=generator
-        ),
+        "sample": torch.randn((3, 4, *size), generator=generator),
+        "timestep": torch.tensor([981, 481, 1]),
+        "encoder_hidden_states": torch.randn((3, 7, config["cross_attention_dim"]), generator=generator),
     }
-    run = lambda: unet(*inputs.values()).sample
-    save_fixture(directory / "base.safetensors", inputs | {"out.sample": run()}, {})
+    write_fixture(directory / "base.safetensors", "unet", {}, inputs, {"sample": unet(**inputs).sample})
 
     unet.add_adapter(
         LoraConfig(
@@ -146,25 +129,21 @@ def write_case(directory, config, size, seed):
     adapters = {n: p for n, p in sorted(unet.named_parameters()) if "lora_" in n}
     for parameter in adapters.values():
         parameter.data = torch.randn(parameter.shape, generator=generator) * 0.3
-    output = run()
+    output = unet(**inputs).sample
     output.square().sum().backward()
     keys = {n: "unet." + n.replace(".default", "") for n in adapters}
     saved = {"unet." + k for k in get_peft_model_state_dict(unet)}
     assert saved == set(keys.values())
 
-    lora = {"in.lora." + keys[n]: p for n, p in adapters.items()}
+    lora = {"lora." + keys[n]: p for n, p in adapters.items()}
     params = {"lora_alpha": LORA_ALPHA}
-    save_fixture(directory / "lora.safetensors", inputs | lora | {"out.sample": output}, params)
-    save_fixture(
-        directory / "lora_gradients.safetensors",
-        {"out." + keys[n]: p.grad for n, p in adapters.items()},
-        params,
-    )
+    write_fixture(directory / "lora.safetensors", "unet", params, inputs | lora, {"sample": output})
+    gradients = {keys[n]: p.grad for n, p in adapters.items()}
+    write_fixture(directory / "lora_gradients.safetensors", "unet", params, {}, gradients)
 
 
 def main():
-    root = pathlib.Path(__file__).resolve().parents[3]
-    output = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else root / "tests/goldens/unet"
+    output = pathlib.Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "tests/goldens/unet"
     torch.set_num_threads(1)
     for seed, (name, config) in enumerate(CASES.items()):
         size = INPUT_SIZES.get(name, (config["sample_size"],) * 2)

@@ -7,13 +7,15 @@ UNet has Stable Diffusion 1.5's own sizes (860 million parameters).
 """
 
 import argparse
-import json
+import sys
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
-from transformers.models.clip.tokenization_clip import bytes_to_unicode
+from transformers import CLIPTextConfig, CLIPTextModel
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from reference import clip_bpe  # noqa: E402
 
 # One shape a line of the table: what diffusers' config.json says where it differs from SD 1.5's.
 THREE_LEVEL = {
@@ -78,40 +80,14 @@ SD15_SCHEDULER = dict(
     set_alpha_to_one=False,
     steps_offset=1,
 )
-CORPUS = "a cat a dog a horse a monkey a rabbit a zebra a spider a bird two cats a bear playing chess riding a bike".split()
-
-
-def make_tokenizer(folder: Path) -> CLIPTokenizer:
-    """A CLIP tokenizer with the byte alphabet and a few merges learned from CORPUS by pair counting."""
-    folder.mkdir(parents=True, exist_ok=True)
-    alphabet = list(bytes_to_unicode().values())
-    words = [[*word[:-1], word[-1] + "</w>"] for word in CORPUS]
-    merges = []
-    for _ in range(40):
-        counts: dict[tuple[str, str], int] = {}
-        for word in words:
-            for pair in zip(word, word[1:]):
-                counts[pair] = counts.get(pair, 0) + 1
-        if not counts:
-            break
-        best = max(counts, key=lambda pair: (counts[pair], pair))
-        merges.append(best)
-        for word in words:
-            i = 0
-            while i + 1 < len(word):
-                if (word[i], word[i + 1]) == best:
-                    word[i : i + 2] = ["".join(best)]
-                i += 1
-    tokens = alphabet + [c + "</w>" for c in alphabet] + ["".join(m) for m in merges]
-    tokens += ["<|startoftext|>", "<|endoftext|>"]
-    (folder / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(tokens)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n")
-    return CLIPTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), model_max_length=16)
+CORPUS = "a cat a dog a horse a monkey a rabbit a zebra a spider a bird two cats a bear playing chess riding a bike"
 
 
 def make_pipeline(name: str, shape: dict, out: Path) -> None:
     torch.manual_seed(0)
-    tokenizer = make_tokenizer(out / name / "tokenizer")
+    tokenizer = clip_bpe.write_tokenizer(
+        out / name / "tokenizer", clip_bpe.learn_merges([CORPUS], limit=40), model_max_length=16
+    )
     text = CLIPTextModel(
         CLIPTextConfig(
             vocab_size=len(tokenizer),
