@@ -212,9 +212,10 @@ absl::Status ClipTokenizer::Impl::ReadAddedTokens(const JsonConfig& config) {
   for (const auto& [key, token] : added.json().items()) {
     int64_t id = 0;
     const std::string text = TokenText(token);
-    if (!absl::SimpleAtoi(key, &id) || id < 0 || text.empty() ||
-        token.value("single_word", false)) {
-      return added.Error(key, "a token's number, its content, and single_word false");
+    const bool single_word =
+        token.is_object() && token.contains("single_word") && token["single_word"] != false;
+    if (!absl::SimpleAtoi(key, &id) || id < 0 || text.empty() || single_word) {
+      return added.Error(key, "a token of that number with a content, and single_word false");
     }
     added_tokens[text] = id;
   }
