@@ -5,6 +5,7 @@
 
 #include <csignal>
 #include <filesystem>
+#include <functional>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -74,12 +75,12 @@ TEST(Up, RunsAClusterFromItsConfigToTheReport) {
   EXPECT_EQ(nlohmann::json::parse(Contents(run + "/summary.json")), summary);
 }
 
-TEST(Up, StopsOnASignalAndGoesOnInItsFolder) {
-  const std::string dir = FreshTestDir();
-  const std::string run = dir + "/run";
-  const std::string config = WriteConfig(dir, 12);
+// Starts a run of 12 epochs, stops it in the middle by `stop`, which gets the process `ddpo up`,
+// and checks that it ended as stopped.
+void StopInTheMiddle(const std::string& dir, const std::string& run,
+                     const std::function<void(Subprocess&)>& stop) {
   Subprocess::Options options;
-  options.argv = {ProgramPath("ddpo"), "up", "--config", config, "--run-dir", run};
+  options.argv = {ProgramPath("ddpo"), "up", "--config", WriteConfig(dir, 12), "--run-dir", run};
   options.log_file = dir + "/first.log";
   auto process = Subprocess::Start(options);
   ASSERT_TRUE(process.ok());
@@ -87,19 +88,46 @@ TEST(Up, StopsOnASignalAndGoesOnInItsFolder) {
   while (Lines(Contents(run + "/metrics.jsonl")) < 2 && absl::Now() < deadline) {
     absl::SleepFor(absl::Milliseconds(5));
   }
-  (*process)->Kill(SIGINT);
+  stop(**process);
   const std::optional<ExitStatus> exit = (*process)->Wait(absl::Minutes(2));
   ASSERT_TRUE(exit.has_value()) << Contents(options.log_file);
   EXPECT_EQ(exit->code, 130) << Contents(options.log_file);
-  const int done = Lines(Contents(run + "/metrics.jsonl"));
-  EXPECT_LT(done, 12);
+  EXPECT_THAT(Contents(options.log_file), HasSubstr("go on with: ddpo up --resume " + run));
+  EXPECT_LT(Lines(Contents(run + "/metrics.jsonl")), 12);
   EXPECT_FALSE(std::filesystem::exists(run + "/lora/final.safetensors"));
+}
 
-  const CommandResult result = RunDdpo({"up", "--config", config, "--run-dir", run});
+TEST(Up, StopsOnASignalAndGoesOnInItsFolder) {
+  const std::string dir = FreshTestDir();
+  const std::string run = dir + "/run";
+  ASSERT_NO_FATAL_FAILURE(
+      StopInTheMiddle(dir, run, [](Subprocess& process) { process.Kill(SIGINT); }));
+  const CommandResult result = RunDdpo({"up", "--resume", run});
   EXPECT_EQ(result.exit_code, 0) << result.output;
   // Every epoch once: the second start went on where the first had stopped.
   EXPECT_EQ(Lines(Contents(run + "/metrics.jsonl")), 12);
   EXPECT_TRUE(std::filesystem::exists(run + "/lora/final.safetensors"));
+}
+
+TEST(Up, SaysThatALearnerWasStoppedFromOutside) {
+  const std::string dir = FreshTestDir();
+  const std::string run = dir + "/run";
+  StopInTheMiddle(dir, run, [&](Subprocess&) {
+    const nlohmann::json pids = nlohmann::json::parse(Contents(run + "/pids.json"));
+    for (const nlohmann::json& process : pids["processes"]) {
+      if (process["name"] != "learner-0") continue;
+      const pid_t learner = process["pid"];
+      ASSERT_GT(learner, 0);
+      kill(learner, SIGTERM);
+    }
+  });
+}
+
+TEST(Up, ResumeWantsARunsFolder) {
+  const std::string dir = FreshTestDir();
+  const CommandResult result = RunDdpo({"up", "--resume", dir});
+  EXPECT_EQ(result.exit_code, 1);
+  EXPECT_THAT(result.output, HasSubstr(dir + " is no run's folder: it has no config.yaml"));
 }
 
 TEST(Up, EndsWithTheLearnersReasonWhenItCanNotWork) {

@@ -51,8 +51,7 @@ absl::Status RunFolder::Prepare(const config::v1::Config& config) const {
   if (differences.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(
       absl::StrCat(path_, " holds a run with another config (", absl::StrJoin(differences, "; "),
-                   "); take another --run-dir, or go on with its own: ddpo up --config ",
-                   config_path(), " --run-dir ", path_));
+                   "); take another --run-dir, or go on with its own: ddpo up --resume ", path_));
 }
 
 }  // namespace ddpo

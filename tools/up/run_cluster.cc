@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/time.h"
+#include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "tools/run/metrics_log.h"
 #include "tools/up/local_cluster.h"
@@ -36,7 +37,10 @@ absl::Status Train(const RunFolder& run, const RunClusterOptions& options, Local
   while (!shutdown.WaitFor(kTick)) {
     DDPO_RETURN_IF_ERROR(cluster.Tick());
     display.Show(CurrentProgress(run, options.config, cluster));
-    if (cluster.Completed()) return absl::OkStatus();
+    if (!cluster.Completed()) continue;
+    // A learner that somebody else stopped has saved and ended well too.
+    if (FileSystem::Real()->Exists(run.final_lora())) return absl::OkStatus();
+    return absl::CancelledError("the learner was stopped from outside");
   }
   return absl::CancelledError("stopped");
 }

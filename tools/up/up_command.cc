@@ -28,9 +28,24 @@ struct UpFlags {
   std::string config = kDefaultPreset;
   std::vector<std::string> settings;
   std::string run_dir;
+  std::string resume;
 };
 
-absl::Status Up(const UpFlags& flags, ShutdownSignal& shutdown) {
+// --resume RUN stands for the run's own configuration and folder.
+absl::StatusOr<UpFlags> Resolve(UpFlags flags) {
+  if (flags.resume.empty()) return flags;
+  const RunFolder run(flags.resume);
+  if (!FileSystem::Real()->Exists(run.config_path())) {
+    return absl::NotFoundError(
+        absl::StrCat("--resume: ", flags.resume, " is no run's folder: it has no config.yaml"));
+  }
+  flags.config = run.config_path();
+  flags.run_dir = run.path();
+  return flags;
+}
+
+absl::Status Up(const UpFlags& given, ShutdownSignal& shutdown) {
+  DDPO_ASSIGN_OR_RETURN(const UpFlags flags, Resolve(given));
   DDPO_ASSIGN_OR_RETURN(config::v1::Config config, LoadConfig(flags.config, flags.settings));
   const RunFolder run(
       flags.run_dir.empty()
@@ -57,8 +72,7 @@ absl::Status Up(const UpFlags& flags, ShutdownSignal& shutdown) {
                                           .at_end = at_end},
                                          shutdown);
   if (absl::IsCancelled(status)) {
-    std::cout << "stopped; go on with: ddpo up --config " << run.config_path() << " --run-dir "
-              << run.path() << std::endl;
+    std::cout << "stopped; go on with: ddpo up --resume " << run.path() << std::endl;
   }
   return status;
 }
@@ -70,13 +84,19 @@ void AddUpCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "up",
       "Run a whole cluster on this machine: learner, actors and reward servers. Ctrl-C saves "
-      "and stops; the same --run-dir goes on.");
-  command->add_option("--config", flags->config, "A YAML file, or a preset from assets/configs/")
-      ->capture_default_str();
+      "and stops; --resume goes on.");
+  CLI::Option* config =
+      command
+          ->add_option("--config", flags->config, "A YAML file, or a preset from assets/configs/")
+          ->capture_default_str();
   command->add_option("--set", flags->settings,
                       "KEY=VALUE over the config, as in training.learning_rate=1e-3; repeatable");
-  command->add_option("--run-dir", flags->run_dir,
-                      "The run's folder (default runs/NAME-DATE-TIME); goes on where it has one");
+  CLI::Option* run_dir = command->add_option(
+      "--run-dir", flags->run_dir,
+      "The run's folder (default runs/NAME-DATE-TIME); goes on where it has one");
+  command->add_option("--resume", flags->resume, "Go on with the run in this folder")
+      ->excludes(config)
+      ->excludes(run_dir);
   command->callback([flags, &exit_code] {
     ShutdownSignal shutdown;
     const absl::Status status = Up(*flags, shutdown);
