@@ -5,6 +5,7 @@
 
 #include "common/base/status_macros.h"
 #include "reward_server/judges/chat_endpoint_judge.h"
+#include "reward_server/scorers/aesthetic.h"
 #include "reward_server/scorers/counting.h"
 #include "reward_server/scorers/jpeg_size.h"
 
@@ -13,6 +14,14 @@ namespace ddpo {
 absl::StatusOr<ScorerRegistry> BuiltinScorers(const config::v1::ScoringConfig& config) {
   ScorerRegistry registry;
   DDPO_RETURN_IF_ERROR(RegisterJpegSizeScorers(&registry));
+  if (!config.aesthetic().clip().empty()) {
+    const AestheticOptions options{.clip = config.aesthetic().clip(),
+                                   .head = config.aesthetic().head(),
+                                   .dtype = config.dtype(),
+                                   .device = config.device()};
+    DDPO_RETURN_IF_ERROR(
+        registry.Register("aesthetic", [options] { return MakeAestheticScorer(options); }));
+  }
   const config::v1::ChatEndpointConfig& endpoint = config.judge().endpoint();
   if (endpoint.base_url().empty()) return registry;
   ChatEndpointOptions options;

@@ -8,6 +8,7 @@ namespace ddpo {
 
 // Every scorer of this build that the configuration gives what it needs:
 //   jpeg_compressibility, jpeg_incompressibility   always
+//   aesthetic                                      where aesthetic.clip is set
 //   counting                                       where judge.endpoint.base_url is set
 // INVALID_ARGUMENT for a judge that cannot be.
 absl::StatusOr<ScorerRegistry> BuiltinScorers(const config::v1::ScoringConfig& config);
