@@ -1,6 +1,7 @@
 #include "common/nn/blocks.h"
 
 #include <array>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
@@ -48,9 +49,11 @@ absl::StatusOr<Linear> Linear::LoadFromConv1x1(WeightLoader& loader, const std::
 }
 
 at::Tensor Linear::Forward(const at::Tensor& x) const {
-  if (x.dim() != 2) return at::linear(x, weight_, bias_);
-  return WithStableRows(
-      x, [this](const at::Tensor& rows) { return at::linear(rows, weight_, bias_); });
+  const auto product = [this](const at::Tensor& rows) { return at::linear(rows, weight_, bias_); };
+  if (x.dim() == 2) return WithStableRows(x, product);
+  std::vector<int64_t> sizes = x.sizes().vec();
+  sizes.back() = weight_.size(0);
+  return WithStableRows(x.reshape({-1, x.size(-1)}), product).view(sizes);
 }
 
 absl::StatusOr<Conv2d> Conv2d::Load(WeightLoader& loader, const std::string& prefix, int64_t in,
