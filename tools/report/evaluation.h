@@ -25,7 +25,7 @@ std::vector<EvaluationPair> EvaluationPairs(const std::vector<std::string>& prom
                                             uint64_t evaluation_seed);
 
 // Draws the pairs in batches of sampling.batch_size. lora: null for the base model. `cancelled` is
-// asked between denoising steps; true ends it with CANCELLED.
+// asked between denoising steps, from several threads; true ends it with CANCELLED.
 absl::StatusOr<std::vector<Image>> DrawPairs(const Pipeline& pipeline,
                                              const std::vector<EvaluationPair>& pairs,
                                              const config::v1::SamplingConfig& sampling,
