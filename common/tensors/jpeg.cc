@@ -18,6 +18,10 @@ namespace ddpo {
 namespace {
 
 constexpr int kChannels = 3;
+constexpr int kCmykChannels = 4;
+// A progressive file has about ten. Every scan goes over all pixels, however few bytes it has, so
+// that a small file of thousands would keep the decoder busy for minutes.
+constexpr int kMaxScans = 500;
 
 // libjpeg reports an error by a function that must not return: it jumps back to `recover`. No
 // object with a destructor may be made between setjmp and the last libjpeg call.
@@ -36,6 +40,13 @@ void JumpBack(j_common_ptr info) {
 // Warnings are damage too, as "premature end of JPEG file"; libjpeg would go on with grey.
 void TreatWarningAsError(j_common_ptr info, int level) {
   if (level < 0) JumpBack(info);
+}
+
+void RefuseManyScans(j_common_ptr info) {
+  if (reinterpret_cast<j_decompress_ptr>(info)->input_scan_number <= kMaxScans) return;
+  auto* handler = reinterpret_cast<ErrorHandler*>(info->err);
+  std::snprintf(handler->message, sizeof(handler->message), "more than %d scans", kMaxScans);
+  longjmp(handler->recover, 1);
 }
 
 jpeg_error_mgr* Prepare(ErrorHandler* handler) {
@@ -121,11 +132,17 @@ absl::StatusOr<Image> DecodeJpeg(absl::Span<const uint8_t> bytes) {
   ErrorHandler handler;
   Decompression jpeg;
   DDPO_RETURN_IF_ERROR(ReadHeader(bytes, &handler, &jpeg));
+  if (jpeg.info.num_components == kCmykChannels) {
+    return absl::InvalidArgumentError("JPEG: four colours (CMYK); expected RGB or grey");
+  }
   Image image{
       static_cast<int>(jpeg.info.image_width), static_cast<int>(jpeg.info.image_height), {}};
   image.rgb.resize(static_cast<size_t>(image.width) * image.height * kChannels);
+  jpeg_progress_mgr progress{};
+  progress.progress_monitor = &RefuseManyScans;
   if (setjmp(handler.recover) != 0) return Damaged(handler);
   jpeg.info.out_color_space = JCS_RGB;
+  jpeg.info.progress = &progress;
   jpeg_start_decompress(&jpeg.info);
   while (jpeg.info.output_scanline < jpeg.info.output_height) {
     JSAMPROW row =

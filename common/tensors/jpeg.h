@@ -23,7 +23,9 @@ absl::StatusOr<std::vector<uint8_t>> EncodeJpeg(const Image& image, int quality)
 // Reads the header only.
 absl::StatusOr<ImageSize> ReadJpegSize(absl::Span<const uint8_t> bytes);
 
-// Decodes to RGB. Truncated and otherwise damaged files are INVALID_ARGUMENT.
+// Decodes RGB and grey files to RGB, as they are stored: an orientation in their EXIF data changes
+// nothing. Truncated and otherwise damaged files, CMYK and files of more than 500 scans are
+// INVALID_ARGUMENT.
 absl::StatusOr<Image> DecodeJpeg(absl::Span<const uint8_t> bytes);
 
 }  // namespace ddpo

@@ -4,23 +4,12 @@
 #include <tuple>
 
 #include "gtest/gtest.h"
+#include "tests/testing/image_pattern.h"
 
 namespace ddpo {
 namespace {
 
-// As in tools/python/goldens/make_resize_goldens.py.
-Image Pattern(int width, int height) {
-  Image image{width, height, {}};
-  for (uint32_t y = 0; y < static_cast<uint32_t>(height); ++y) {
-    for (uint32_t x = 0; x < static_cast<uint32_t>(width); ++x) {
-      for (uint32_t c = 0; c < 3; ++c) {
-        const uint32_t mixed = (x * 73856093u) ^ (y * 19349663u) ^ (c * 83492791u);
-        image.rgb.push_back(static_cast<uint8_t>((mixed >> 7) ^ (x * 5 + y * 3)));
-      }
-    }
-  }
-  return image;
-}
+using testing::ImagePattern;
 
 uint64_t Fnv1a(const std::vector<uint8_t>& bytes) {
   uint64_t hash = 0xcbf29ce484222325;
@@ -29,6 +18,7 @@ uint64_t Fnv1a(const std::vector<uint8_t>& bytes) {
 }
 
 struct Case {
+  uint32_t index;
   int width, height, new_width, new_height;
   uint64_t hash;
 };
@@ -37,7 +27,8 @@ class ResizeTest : public ::testing::TestWithParam<Case> {};
 
 TEST_P(ResizeTest, GivesPillowsBytes) {
   const Case& c = GetParam();
-  const Image resized = ResizeBicubic(Pattern(c.width, c.height), c.new_width, c.new_height);
+  const Image resized =
+      ResizeBicubic(ImagePattern(c.index, c.width, c.height), c.new_width, c.new_height);
   EXPECT_EQ(resized.width, c.new_width);
   EXPECT_EQ(resized.height, c.new_height);
   EXPECT_EQ(Fnv1a(resized.rgb), c.hash);
@@ -45,16 +36,16 @@ TEST_P(ResizeTest, GivesPillowsBytes) {
 
 // Printed by tools/python/goldens/make_resize_goldens.py with Pillow.
 INSTANTIATE_TEST_SUITE_P(Sizes, ResizeTest,
-                         ::testing::Values(Case{32, 32, 224, 224, 0x5099d612b04f6adf},
-                                           Case{512, 512, 224, 224, 0x3b5c0900ffecafdf},
-                                           Case{640, 480, 299, 224, 0x6d8b1a20354f22b6},
-                                           Case{7, 5, 3, 9, 0xe9b097191ed437b6},
-                                           Case{100, 1, 224, 224, 0xae99214485714e25},
-                                           Case{224, 224, 224, 100, 0xb38d0c744a5d1596},
-                                           Case{50, 40, 50, 40, 0x29a9f28ece5b74e3}));
+                         ::testing::Values(Case{0, 32, 32, 224, 224, 0x4d264429b0ab88dc},
+                                           Case{1, 512, 512, 224, 224, 0x20fa7ab710a436a3},
+                                           Case{2, 640, 480, 299, 224, 0x4ed2a7305b65441a},
+                                           Case{3, 7, 5, 3, 9, 0x5bb18a27b077cc3e},
+                                           Case{4, 100, 1, 224, 224, 0xd0d316affd84eee5},
+                                           Case{5, 224, 224, 224, 100, 0x6baa387777fb0e87},
+                                           Case{6, 50, 40, 50, 40, 0x1e83bb8e57b87605}));
 
 TEST(CropTest, FillsOutsideWithBlack) {
-  const Image image = Pattern(4, 4);
+  const Image image = ImagePattern(0, 4, 4);
   const Image cropped = Crop(image, {-1, 1, 3, 6});
   ASSERT_EQ(cropped.width, 4);
   ASSERT_EQ(cropped.height, 5);
