@@ -27,6 +27,8 @@ absl::StatusOr<JsonConfig> JsonConfig::Read(const std::string& path) {
   return JsonConfig(path, std::move(json));
 }
 
+JsonConfig JsonConfig::Empty(const std::string& path) { return JsonConfig(path, Json::object()); }
+
 bool JsonConfig::Has(const std::string& key) const {
   const auto found = json_->find(key);
   return found != json_->end() && !found->is_null();
@@ -85,6 +87,18 @@ absl::StatusOr<JsonConfig> JsonConfig::Object(const std::string& key) const {
   if (!Has(key)) return JsonConfig(name, Json::object());
   if (!(*json_)[key].is_object()) return Error(key, "an object");
   return JsonConfig(name, (*json_)[key]);
+}
+
+absl::StatusOr<std::vector<JsonConfig>> JsonConfig::Objects(const std::string& key) const {
+  std::vector<JsonConfig> objects;
+  if (!Has(key)) return objects;
+  const Json& list = (*json_)[key];
+  if (!list.is_array()) return Error(key, "a list of objects");
+  for (size_t i = 0; i < list.size(); ++i) {
+    if (!list[i].is_object()) return Error(key, "a list of objects");
+    objects.push_back(JsonConfig(absl::StrCat(path_, ": ", key, "[", i, "]"), list[i]));
+  }
+  return objects;
 }
 
 absl::Status JsonConfig::Require(const std::string& key,

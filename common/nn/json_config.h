@@ -17,6 +17,8 @@ class JsonConfig {
  public:
   // NOT_FOUND for a file that is not there.
   static absl::StatusOr<JsonConfig> Read(const std::string& path);
+  // An object without keys, for a file that may be absent.
+  static JsonConfig Empty(const std::string& path);
   ~JsonConfig();
   JsonConfig(JsonConfig&&) noexcept;
 
@@ -30,6 +32,8 @@ class JsonConfig {
                                                const std::vector<int64_t>& fallback) const;
   // The object below a key, with errors that name it; an empty one where the key is absent.
   absl::StatusOr<JsonConfig> Object(const std::string& key) const;
+  // The objects of the list below a key; none where the key is absent.
+  absl::StatusOr<std::vector<JsonConfig>> Objects(const std::string& key) const;
 
   // The key has to be absent or null or have one of these values (as JSON text).
   absl::Status Require(const std::string& key, const std::vector<std::string>& allowed) const;
