@@ -3,14 +3,10 @@
 #include <vector>
 
 #include "common/base/status_macros.h"
-#include "common/tensors/image.h"
 #include "common/tensors/jpeg.h"
 #include "tools/parity/kinds.h"
 
 namespace ddpo {
-namespace {
-
-// images [B,H,W,3] uint8.
 std::vector<Image> ToImages(const at::Tensor& images) {
   std::vector<Image> result(images.size(0));
   for (int64_t i = 0; i < images.size(0); ++i) {
@@ -22,6 +18,8 @@ std::vector<Image> ToImages(const at::Tensor& images) {
   }
   return result;
 }
+
+namespace {
 
 absl::StatusOr<NamedTensors> JpegSize(const Fixture& fixture, ParityModel&) {
   DDPO_ASSIGN_OR_RETURN(int64_t quality, fixture.Integer("quality"));

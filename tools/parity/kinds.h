@@ -3,9 +3,12 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/diffusion/pipeline.h"
+#include "common/nn/clip_image_encoder.h"
+#include "common/tensors/image.h"
 #include "common/tensors/safetensors.h"
 #include "tools/parity/fixture.h"
 
@@ -21,12 +24,18 @@ class ParityModel {
   const NetworkOptions& options() const { return options_; }
   // The folder as a text-to-image pipeline.
   absl::StatusOr<Pipeline*> pipeline();
+  // The folder as CLIP's image tower.
+  absl::StatusOr<const ClipImageEncoder*> clip();
 
  private:
   std::string dir_;
   NetworkOptions options_;
   std::unique_ptr<Pipeline> pipeline_;
+  std::unique_ptr<ClipImageEncoder> clip_;
 };
+
+// The pictures of a fixture's images, [B,H,W,3] uint8.
+std::vector<Image> ToImages(const at::Tensor& images);
 
 // Computes the out.* tensors of a fixture, by name without the prefix.
 using ParityKind = absl::StatusOr<NamedTensors> (*)(const Fixture& fixture, ParityModel& model);
@@ -36,12 +45,14 @@ using ParityKinds = std::map<std::string, ParityKind>;
 void AddDiffusionKinds(ParityKinds& kinds);
 void AddPolicyGradientKinds(ParityKinds& kinds);
 void AddImageKinds(ParityKinds& kinds);
+void AddClipKinds(ParityKinds& kinds);
 
 inline ParityKinds AllParityKinds() {
   ParityKinds kinds;
   AddDiffusionKinds(kinds);
   AddPolicyGradientKinds(kinds);
   AddImageKinds(kinds);
+  AddClipKinds(kinds);
   return kinds;
 }
 

@@ -3,7 +3,6 @@
 import io
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -11,6 +10,7 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 from peft import LoraConfig
 from PIL import Image
 
+from parity.fixture import Fixture
 from reference import ddpo_reference as reference
 
 PROMPTS = ["a cat", "an ant", "A  Bear playing chess!", "two cats' día, 42"]
@@ -28,15 +28,6 @@ OPTIMIZER_STEP = {
     "max_grad_norm": 1.0,
     "minibatch_size": 2,
 }
-
-
-@dataclass
-class Fixture:
-    name: str  # of the file
-    kind: str
-    params: dict[str, Any]
-    inputs: dict[str, torch.Tensor]
-    outputs: dict[str, torch.Tensor]
 
 
 def tokenize(pipe: StableDiffusionPipeline, prompts: list[str]) -> torch.Tensor:

@@ -1,11 +1,26 @@
 """The fixture files of `ddpo parity`: one safetensors file with `kind` and `params` in its metadata."""
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import save_file
+
+
+@dataclass
+class Fixture:
+    name: str  # of the file
+    kind: str
+    params: dict[str, Any]
+    inputs: dict[str, torch.Tensor]
+    outputs: dict[str, torch.Tensor]
+
+    def write(self, folder: Path) -> Path:
+        path = folder / f"{self.name}.safetensors"
+        write_fixture(path, self.kind, self.params, self.inputs, self.outputs)
+        return path
 
 
 def write_fixture(

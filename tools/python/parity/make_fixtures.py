@@ -1,12 +1,14 @@
-"""Writes the fixtures of `ddpo parity` for a model folder (PARITY's diffusion kinds), in float32 on the CPU.
+"""Writes the fixtures of `ddpo parity` for a model folder, in float32 on the CPU.
 
     python make_fixtures.py --model DIR --out DIR [--kind KIND …]
 
-DIR is in diffusers' layout. Without --kind every kind is written.
+The model's DIR is in diffusers' layout or, for CLIP, in transformers'. Without --kind every kind is written.
 """
 
 import argparse
+import json
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -14,7 +16,8 @@ from diffusers import DDIMScheduler, StableDiffusionPipeline
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from parity import diffusion_fixtures as diffusion  # noqa: E402
-from parity.fixture import write_fixture  # noqa: E402
+from parity.clip_fixtures import clip_fixtures  # noqa: E402
+from parity.fixture import Fixture  # noqa: E402
 
 
 # What makes fixtures, and of which kinds, so that only what is asked for is computed.
@@ -30,26 +33,44 @@ MAKERS = [
 ]
 
 
+# What makes the fixtures of a folder in transformers' layout, by its config.json's model_type.
+TRANSFORMERS_MAKERS = {
+    "clip": clip_fixtures,
+    "clip_vision_model": clip_fixtures,
+}
+
+
+def load_pipeline(folder: Path) -> StableDiffusionPipeline:
+    pipe = StableDiffusionPipeline.from_pretrained(folder, torch_dtype=torch.float32, safety_checker=None)
+    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
+    for network in (pipe.unet, pipe.vae, pipe.text_encoder):
+        network.requires_grad_(False).eval()
+    return pipe
+
+
+def make_fixtures(folder: Path, wanted: set[str]) -> Iterator[Fixture]:
+    """All kinds, or at least those wanted."""
+    if not (folder / "model_index.json").exists():
+        model_type = json.loads((folder / "config.json").read_text())["model_type"]
+        yield from TRANSFORMERS_MAKERS[model_type](folder)
+        return
+    pipe = load_pipeline(folder)
+    for kinds, make in MAKERS:
+        if not wanted or kinds & wanted:
+            yield from make(pipe)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True)
+    parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--kind", action="append", help="write only fixtures of this kind; may be repeated")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    pipe = StableDiffusionPipeline.from_pretrained(args.model, torch_dtype=torch.float32, safety_checker=None)
-    pipe.scheduler = DDIMScheduler.from_config(pipe.scheduler.config)
-    for network in (pipe.unet, pipe.vae, pipe.text_encoder):
-        network.requires_grad_(False).eval()
-    for kinds, make in MAKERS:
-        if args.kind and not kinds & set(args.kind):
-            continue
-        for fixture in make(pipe):
-            if args.kind and fixture.kind not in args.kind:
-                continue
-            path = args.out / f"{fixture.name}.safetensors"
-            write_fixture(path, fixture.kind, fixture.params, fixture.inputs, fixture.outputs)
-            print(f"made {path}")
+    wanted = set(args.kind or [])
+    for fixture in make_fixtures(args.model, wanted):
+        if not wanted or fixture.kind in wanted:
+            print(f"made {fixture.write(args.out)}")
 
 
 if __name__ == "__main__":
