@@ -86,6 +86,13 @@ TEST(Parity, TakesTheToleranceThatItIsGiven) {
   EXPECT_EQ(Parity(fixture, {"--atol", "0.02"}).exit_code, 0);
 }
 
+TEST(Parity, ComparesOnlyTheTensorsThatAreAskedFor) {
+  const std::string damaged = Damaged("vae_encode.safetensors", "out.mean", 0.5);
+  EXPECT_EQ(Parity(damaged, {"--only", "mean"}).exit_code, 1);
+  EXPECT_EQ(Parity(damaged, {"--only", "logvar"}).exit_code, 0);
+  EXPECT_EQ(Parity(damaged, {"--only", "median"}).exit_code, 2);
+}
+
 TEST(Parity, RefusesAFileThatIsNoFixture) {
   const std::string path = FreshTestDir() + "/plain.safetensors";
   ASSERT_TRUE(WriteSafetensors(path, {{"weight", at::zeros({2})}}).ok());

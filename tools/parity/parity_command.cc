@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -22,6 +23,7 @@ struct ParityFlags {
   Tolerance tolerance;
   std::string dtype = "float32";
   std::string device = "cpu";
+  std::vector<std::string> only;
   bool json = false;
 };
 
@@ -45,7 +47,14 @@ absl::StatusOr<std::vector<TensorComparison>> Compare(const std::string& path,
   } catch (const c10::Error& error) {
     return fixture.Error(error.what_without_backtrace());
   }
-  return CompareTensors(actual, fixture.expected(), flags.tolerance);
+  NamedTensors expected = fixture.expected();
+  if (!flags.only.empty()) {
+    std::erase_if(expected, [&](const auto& entry) {
+      return std::find(flags.only.begin(), flags.only.end(), entry.first) == flags.only.end();
+    });
+    if (expected.empty()) return fixture.Error("none of its out.* tensors is one of --only");
+  }
+  return CompareTensors(actual, expected, flags.tolerance);
 }
 
 nlohmann::ordered_json ToJson(const TensorComparison& c) {
@@ -119,6 +128,8 @@ void AddParityCommand(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   command->add_option("--rtol", flags->tolerance.relative, "… plus this times |b|")
       ->capture_default_str();
+  command->add_option("--only", flags->only,
+                      "Compare only this out.* tensor, as in log_probs; may be repeated");
   command->add_option("--dtype", flags->dtype, "float32, float16 or bfloat16")
       ->capture_default_str();
   command->add_option("--device", flags->device, "cpu or cuda")->capture_default_str();
