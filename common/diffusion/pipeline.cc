@@ -27,6 +27,23 @@ std::string ShapeOf(const at::Tensor& tensor) {
   return absl::StrCat("[", absl::StrJoin(tensor.sizes(), ","), "]");
 }
 
+// Every prompt that the tokenizer may give must have its place in the text encoder's tables.
+absl::Status CheckTokensFit(const std::string& dir, const ClipTokenizer& tokenizer,
+                            const ClipTextEncoder& text_encoder) {
+  if (tokenizer.model_max_length() > text_encoder.positions()) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(dir, "/tokenizer: model_max_length is ", tokenizer.model_max_length(),
+                     ", expected at most the text encoder's max_position_embeddings, ",
+                     text_encoder.positions()));
+  }
+  if (tokenizer.max_token_id() >= text_encoder.vocabulary()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        dir, "/tokenizer: holds a token of number ", tokenizer.max_token_id(),
+        ", expected less than the text encoder's vocab_size, ", text_encoder.vocabulary()));
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Load(const std::string& dir,
@@ -50,6 +67,7 @@ absl::StatusOr<std::unique_ptr<Pipeline>> Pipeline::Load(const std::string& dir,
         dir, ": the UNet takes ", unet_channels, " channels, expected the VAE's latent channels, ",
         pipeline->vae_->latent_channels()));
   }
+  DDPO_RETURN_IF_ERROR(CheckTokensFit(dir, *pipeline->tokenizer_, *pipeline->text_encoder_));
   const int64_t text_width = pipeline->EncodePrompts({""}).size(2);
   if (text_width != pipeline->unet_->cross_attention_dim()) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -97,9 +115,22 @@ DenoiseNoise Pipeline::DrawNoise(const std::vector<uint64_t>& seeds, int num_ste
 at::Tensor Pipeline::PredictNoise(const at::Tensor& latents, const at::Tensor& timesteps,
                                   const at::Tensor& uncond, const at::Tensor& cond,
                                   double guidance_scale, const LoraWeights* lora) const {
-  if (guidance_scale == 1) return unet_->Forward(latents, timesteps, cond, lora);
-  const at::Tensor both = unet_->Forward(
-      at::cat({latents, latents}), at::cat({timesteps, timesteps}), at::cat({uncond, cond}), lora);
+  const auto text = PrepareGuidance(uncond, cond, guidance_scale, lora);
+  return PredictNoise(latents, timesteps, *text, guidance_scale, lora);
+}
+
+std::shared_ptr<const UNet::TextKeyValues> Pipeline::PrepareGuidance(
+    const at::Tensor& uncond, const at::Tensor& cond, double guidance_scale,
+    const LoraWeights* lora) const {
+  return unet_->PrepareText(guidance_scale == 1 ? cond : at::cat({uncond, cond}), lora);
+}
+
+at::Tensor Pipeline::PredictNoise(const at::Tensor& latents, const at::Tensor& timesteps,
+                                  const UNet::TextKeyValues& text, double guidance_scale,
+                                  const LoraWeights* lora) const {
+  if (guidance_scale == 1) return unet_->Forward(latents, timesteps, text, lora);
+  const at::Tensor both =
+      unet_->Forward(at::cat({latents, latents}), at::cat({timesteps, timesteps}), text, lora);
   const int64_t samples = latents.size(0);
   const at::Tensor predicted_uncond = both.slice(0, 0, samples);
   const at::Tensor predicted_cond = both.slice(0, samples, 2 * samples);
@@ -128,6 +159,8 @@ absl::StatusOr<Trajectory> Pipeline::Denoise(
   }
   const at::Tensor cond = EncodePrompts(prompts);
   const at::Tensor uncond = EncodePrompts({""}).expand_as(cond);
+  // The weights stay as they are on the whole way, and so do the text's keys and values.
+  const auto text = PrepareGuidance(uncond, cond, options.guidance_scale, lora);
   const at::Tensor step_noise = noise.steps.to(options_.device);
   std::vector<at::Tensor> latents = {noise.latents.to(options_.device)};
   std::vector<at::Tensor> log_probs;
@@ -136,7 +169,7 @@ absl::StatusOr<Trajectory> Pipeline::Denoise(
     const at::Tensor t =
         at::full({samples}, timesteps[step], at::TensorOptions(at::kLong).device(options_.device));
     const at::Tensor predicted =
-        PredictNoise(latents.back(), t, uncond, cond, options.guidance_scale, lora);
+        PredictNoise(latents.back(), t, *text, options.guidance_scale, lora);
     DdimStep result = scheduler_->Step(latents.back(), predicted, t, options.num_steps, options.eta,
                                        step_noise[step]);
     latents.push_back(std::move(result.prev_sample));

@@ -95,6 +95,15 @@ class Pipeline {
  private:
   Pipeline() = default;
 
+  // PredictNoise in its two parts: what depends on the text and the LoRA alone, and the rest.
+  std::shared_ptr<const UNet::TextKeyValues> PrepareGuidance(const at::Tensor& uncond,
+                                                             const at::Tensor& cond,
+                                                             double guidance_scale,
+                                                             const LoraWeights* lora) const;
+  at::Tensor PredictNoise(const at::Tensor& latents, const at::Tensor& timesteps,
+                          const UNet::TextKeyValues& text, double guidance_scale,
+                          const LoraWeights* lora) const;
+
   std::unique_ptr<UNet> unet_;
   std::unique_ptr<Vae> vae_;
   std::unique_ptr<ClipTextEncoder> text_encoder_;

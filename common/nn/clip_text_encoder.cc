@@ -63,6 +63,9 @@ absl::StatusOr<std::unique_ptr<ClipTextEncoder>> ClipTextEncoder::Load(
   return std::unique_ptr<ClipTextEncoder>(new ClipTextEncoder(std::move(impl)));
 }
 
+int64_t ClipTextEncoder::vocabulary() const { return impl_->token_embedding.size(0); }
+int64_t ClipTextEncoder::positions() const { return impl_->position_embedding.size(0); }
+
 at::Tensor ClipTextEncoder::Forward(const at::Tensor& input_ids) const {
   const int64_t length = input_ids.size(1);
   TORCH_CHECK(length <= impl_->position_embedding.size(0), "a prompt of ", length,

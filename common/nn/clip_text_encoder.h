@@ -2,6 +2,7 @@
 
 #include <ATen/ATen.h>
 
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -20,6 +21,9 @@ class ClipTextEncoder {
 
   // input_ids [B,L] int64 -> last_hidden_state [B,L,D] float32 (after the final layer norm).
   at::Tensor Forward(const at::Tensor& input_ids) const;
+
+  int64_t vocabulary() const;  // token ids are below it
+  int64_t positions() const;   // tokens of the longest prompt
 
  private:
   struct Impl;

@@ -323,4 +323,11 @@ std::vector<int64_t> ClipTokenizer::Encode(const std::string& text) const {
 
 int64_t ClipTokenizer::model_max_length() const { return impl_->model_max_length; }
 
+int64_t ClipTokenizer::max_token_id() const {
+  int64_t max = 0;
+  for (const auto& [token, id] : impl_->vocabulary) max = std::max(max, id);
+  for (const auto& [token, id] : impl_->added_tokens) max = std::max(max, id);
+  return max;
+}
+
 }  // namespace ddpo

@@ -9,8 +9,8 @@
 
 namespace ddpo {
 
-// transformers' CLIPTokenizer (as it works without ftfy): byte-level BPE over lower-cased text, from
-// vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json.
+// transformers' CLIPTokenizer (as it works without ftfy): byte-level BPE over lower-cased text,
+// from vocab.json, merges.txt, tokenizer_config.json and special_tokens_map.json.
 class ClipTokenizer {
  public:
   // NOT_FOUND for a missing file; INVALID_ARGUMENT with file, and line or key, for a damaged one.
@@ -21,6 +21,7 @@ class ClipTokenizer {
   std::vector<int64_t> Encode(const std::string& text) const;
 
   int64_t model_max_length() const;
+  int64_t max_token_id() const;
 
  private:
   struct Impl;

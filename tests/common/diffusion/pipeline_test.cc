@@ -7,10 +7,10 @@
 #include <filesystem>
 #include <fstream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
+#include "tests/testing/copied_folder.h"
 #include "tests/testing/golden_fixture.h"
 #include "tests/testing/paths.h"
 
@@ -18,6 +18,7 @@ namespace ddpo {
 namespace {
 
 namespace fs = std::filesystem;
+using ::ddpo::testing::CopiedFolder;
 using ::ddpo::testing::GoldenFixture;
 using ::ddpo::testing::MaxAbsDiff;
 using ::ddpo::testing::ReadGoldenFixture;
@@ -35,29 +36,6 @@ const Pipeline& Tiny() {
       *new std::unique_ptr<Pipeline>(Pipeline::Load(TinyDir(), NetworkOptions()).value());
   return *pipeline;
 }
-
-// A copy of the tiny pipeline's folder, to be damaged.
-class CopiedPipelineTest : public ::testing::Test {
- protected:
-  CopiedPipelineTest()
-      : dir_(::testing::TempDir() + "pipeline_" +
-             ::testing::UnitTest::GetInstance()->current_test_info()->name()) {
-    fs::remove_all(dir_);
-    fs::copy(TinyDir(), dir_, fs::copy_options::recursive);
-  }
-  ~CopiedPipelineTest() override { fs::remove_all(dir_); }
-
-  void EditJson(const std::string& file, const std::string& key, const nlohmann::json& value) {
-    const std::string path = dir_ + "/" + file;
-    nlohmann::json json = nlohmann::json::parse(std::ifstream(path));
-    json[key] = value;
-    std::ofstream(path) << json.dump(2);
-  }
-
-  absl::Status Load() const { return Pipeline::Load(dir_, NetworkOptions()).status(); }
-
-  const std::string dir_;
-};
 
 class DenoiseGoldenTest : public ::testing::TestWithParam<const char*> {};
 INSTANTIATE_TEST_SUITE_P(Fixtures, DenoiseGoldenTest, ::testing::Values("denoise", "denoise_lora"),
@@ -138,6 +116,31 @@ TEST(PipelineTest, GuidanceOfOneIsTheConditionalPredictionAlone) {
             1e-6);
 }
 
+// Denoise computes the text's keys and values once for all steps.
+TEST(PipelineTest, DenoisesToTheBitsOfItsStepsOneByOne) {
+  const LoraWeights lora = RandomLora(Tiny().unet(), 2, 2, 1);
+  const std::vector<std::string> prompts = {"a cat", "an ant", "two dogs"};
+  const at::Tensor cond = Tiny().EncodePrompts(prompts);
+  const at::Tensor uncond = Tiny().EncodePrompts({"", "", ""});
+  const DenoiseNoise noise = Tiny().DrawNoise({4, 5, 6}, 3);
+  const std::vector<int64_t> timesteps = Tiny().scheduler().Timesteps(3).value();
+  for (const double guidance_scale : {1.0, 5.0}) {
+    const DenoiseOptions options{.num_steps = 3, .guidance_scale = guidance_scale};
+    const Trajectory trajectory = Tiny().Denoise(prompts, noise, options, &lora).value();
+    at::Tensor latents = noise.latents;
+    for (int64_t step = 0; step < 3; ++step) {
+      EXPECT_TRUE(at::equal(trajectory.latents.select(1, step), latents)) << step;
+      const at::Tensor t = at::full({3}, timesteps[static_cast<size_t>(step)], at::kLong);
+      const DdimStep result = Tiny().scheduler().Step(
+          latents, Tiny().PredictNoise(latents, t, uncond, cond, guidance_scale, &lora), t, 3,
+          options.eta, noise.steps[step]);
+      EXPECT_TRUE(at::equal(trajectory.log_probs.select(1, step), result.log_prob)) << step;
+      latents = result.prev_sample;
+    }
+    EXPECT_TRUE(at::equal(trajectory.latents.select(1, 3), latents));
+  }
+}
+
 TEST(PipelineTest, EndsBetweenStepsWhenToldTo) {
   int steps = 0;
   const auto result = Tiny().Denoise(
@@ -163,49 +166,73 @@ TEST(PipelineTest, RecordsNoGradients) {
   EXPECT_FALSE(result->log_probs.requires_grad());
 }
 
+// A copy of the tiny pipeline's folder, to be damaged.
+class CopiedPipelineTest : public ::testing::Test {
+ protected:
+  absl::Status Load() const { return Pipeline::Load(dir_.path(), NetworkOptions()).status(); }
+
+  const CopiedFolder dir_{TinyDir()};
+};
+
 TEST_F(CopiedPipelineTest, RefusesAnotherFamilyWithTheReason) {
-  EditJson("model_index.json", "_class_name", "StableDiffusionXLPipeline");
+  dir_.SetJson("model_index.json", "_class_name", "StableDiffusionXLPipeline");
   EXPECT_EQ(Load().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(Load().message()),
-              AllOf(HasSubstr(dir_ + "/model_index.json: _class_name is "
-                                     "\"StableDiffusionXLPipeline\""),
+              AllOf(HasSubstr(dir_.path() + "/model_index.json: _class_name is "
+                                            "\"StableDiffusionXLPipeline\""),
                     HasSubstr("only the Stable Diffusion 1.x family")));
 }
 
 TEST_F(CopiedPipelineTest, RefusesAComponentOfAnotherClass) {
-  EditJson("model_index.json", "text_encoder", {"transformers", "T5EncoderModel"});
+  dir_.SetJson("model_index.json", "text_encoder", {"transformers", "T5EncoderModel"});
   EXPECT_THAT(std::string(Load().message()),
               HasSubstr("text_encoder is [\"transformers\",\"T5EncoderModel\"], expected "
                         "CLIPTextModel"));
 }
 
 TEST_F(CopiedPipelineTest, RefusesAComponentThatIsNotThere) {
-  EditJson("model_index.json", "vae", {nullptr, nullptr});
+  dir_.SetJson("model_index.json", "vae", {nullptr, nullptr});
   EXPECT_THAT(std::string(Load().message()), HasSubstr("vae is [null,null]"));
 }
 
 TEST_F(CopiedPipelineTest, NamesTheFileThatIsMissing) {
-  fs::remove(dir_ + "/scheduler/scheduler_config.json");
+  fs::remove(dir_ / "scheduler/scheduler_config.json");
   EXPECT_EQ(Load().code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(Load().message()), HasSubstr("scheduler/scheduler_config.json"));
-  fs::remove(dir_ + "/model_index.json");
+  fs::remove(dir_ / "model_index.json");
   EXPECT_THAT(std::string(Load().message()),
               HasSubstr("model_index.json: no such file; expected a folder in diffusers' layout"));
-  fs::remove_all(dir_);
+  fs::remove_all(dir_.path());
   EXPECT_EQ(Load().code(), absl::StatusCode::kNotFound);
 }
 
+TEST_F(CopiedPipelineTest, RefusesPromptsLongerThanTheTextEncoderTakes) {
+  dir_.SetJson("tokenizer/tokenizer_config.json", "model_max_length", 9);
+  EXPECT_EQ(Load().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Load().message()),
+              HasSubstr(dir_.path() + "/tokenizer: model_max_length is 9, expected at most the "
+                                      "text encoder's max_position_embeddings, 8"));
+}
+
+TEST_F(CopiedPipelineTest, RefusesTokensThatTheTextEncoderDoesNotHave) {
+  dir_.SetJson("tokenizer/vocab.json", "cats</w>", 5000);
+  EXPECT_EQ(Load().code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(Load().message()),
+              HasSubstr(dir_.path() + "/tokenizer: holds a token of number 5000, expected less "
+                                      "than the text encoder's vocab_size, "));
+}
+
 TEST_F(CopiedPipelineTest, TheDigestFollowsEveryFileThatIsRead) {
-  const std::string digest = Pipeline::ModelDigest(dir_).value();
+  const std::string digest = Pipeline::ModelDigest(dir_.path()).value();
   EXPECT_EQ(digest.size(), 64u);
   EXPECT_EQ(digest, Pipeline::ModelDigest(TinyDir()).value());
-  std::ofstream(dir_ + "/README.md") << "not read";
-  EXPECT_EQ(digest, Pipeline::ModelDigest(dir_).value());
-  EditJson("scheduler/scheduler_config.json", "steps_offset", 0);
-  const std::string other = Pipeline::ModelDigest(dir_).value();
+  std::ofstream(dir_ / "README.md") << "not read";
+  EXPECT_EQ(digest, Pipeline::ModelDigest(dir_.path()).value());
+  dir_.SetJson("scheduler/scheduler_config.json", "steps_offset", 0);
+  const std::string other = Pipeline::ModelDigest(dir_.path()).value();
   EXPECT_NE(digest, other);
-  std::ofstream(dir_ + "/unet/diffusion_pytorch_model.safetensors", std::ios::app) << "x";
-  EXPECT_NE(other, Pipeline::ModelDigest(dir_).value());
+  std::ofstream(dir_ / "unet/diffusion_pytorch_model.safetensors", std::ios::app) << "x";
+  EXPECT_NE(other, Pipeline::ModelDigest(dir_.path()).value());
 }
 
 }  // namespace
