@@ -1,5 +1,6 @@
 #pragma once
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <filesystem>
@@ -69,5 +70,21 @@ class CopiedFolder {
  private:
   TempDir dir_;
 };
+
+// A value in a network's config.json that it must refuse.
+struct BadKey {
+  std::string key;
+  nlohmann::json value;
+  std::string expected;  // what the message says besides file, key and value
+};
+
+inline void PrintTo(const BadKey& bad, std::ostream* os) { *os << bad.key << ": " << bad.value; }
+
+// A message that names the file, the key and its value, and what was expected.
+inline ::testing::Matcher<std::string> Refuses(const CopiedFolder& dir, const BadKey& bad) {
+  return ::testing::AllOf(
+      ::testing::HasSubstr(dir / ("config.json: " + bad.key + " is " + bad.value.dump())),
+      ::testing::HasSubstr(bad.expected));
+}
 
 }  // namespace ddpo::testing

@@ -5,31 +5,32 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <filesystem>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 #include <vector>
 
-#include "common/base/files.h"
-#include "common/tensors/safetensors.h"
+#include "tests/testing/copied_folder.h"
 #include "tests/testing/golden_fixture.h"
 #include "tests/testing/paths.h"
 
 namespace ddpo {
 namespace {
 
-namespace fs = std::filesystem;
+using ::ddpo::testing::BadKey;
+using ::ddpo::testing::CopiedFolder;
 using ::ddpo::testing::GoldenFixture;
 using ::ddpo::testing::MaxAbsDiff;
 using ::ddpo::testing::ReadGoldenFixture;
+using ::ddpo::testing::Refuses;
 using ::ddpo::testing::SourcePath;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 using ::testing::TestWithParam;
 
 constexpr double kLoraAlpha = 3;  // of make_unet_goldens.py
+constexpr char kWeights[] = "diffusion_pytorch_model.safetensors";
 constexpr char kSomeKey[] = "mid_block.attentions.0.transformer_blocks.0.attn2.to_v.weight";
 
 std::string CaseDir(const std::string& name) { return SourcePath("tests/goldens/unet/" + name); }
@@ -228,73 +229,40 @@ TEST(UNetTest, AnInputOfTheWrongShapeIsRefused) {
       c10::Error);
 }
 
-// A copy of a case's folder, to be changed.
 class DamagedUNetTest : public ::testing::Test {
  protected:
-  DamagedUNetTest() : dir_(::testing::TempDir() + "/damaged_unet_" + TestName()) {
-    fs::remove_all(dir_);
-    fs::copy(CaseDir("two_levels") + "/unet", dir_);
-  }
-  ~DamagedUNetTest() override { fs::remove_all(dir_); }
-
-  static std::string TestName() {
-    std::string name = ::testing::UnitTest::GetInstance()->current_test_info()->name();
-    std::replace(name.begin(), name.end(), '/', '_');
-    return name;
-  }
-
-  void SetConfig(const std::string& key, const nlohmann::json& value) {
-    auto config = nlohmann::json::parse(ReadFile(dir_ + "/config.json").value());
-    config[key] = value;
-    ASSERT_TRUE(WriteFileAtomically(dir_ + "/config.json", config.dump()).ok());
-  }
-
-  template <typename Change>
-  void ChangeWeights(Change change) {
-    const std::string path = dir_ + "/diffusion_pytorch_model.safetensors";
-    NamedTensors tensors = ReadSafetensors(path).value().tensors;
-    for (auto& [key, tensor] : tensors) tensor = tensor.clone();
-    change(tensors);
-    ASSERT_TRUE(WriteSafetensors(path, tensors).ok());
-  }
-
-  std::string LoadError() {
-    const absl::StatusOr<std::unique_ptr<UNet>> unet = UNet::Load(dir_, {});
+  std::string LoadError() const {
+    const absl::StatusOr<std::unique_ptr<UNet>> unet = UNet::Load(dir_.path(), {});
     EXPECT_EQ(unet.status().code(), absl::StatusCode::kInvalidArgument) << unet.status();
     return std::string(unet.status().message());
   }
 
-  std::string dir_;
+  const CopiedFolder dir_{CaseDir("two_levels") + "/unet"};
 };
 
 TEST_F(DamagedUNetTest, NamesAMissingTensor) {
-  ChangeWeights([](NamedTensors& tensors) { tensors.erase(kSomeKey); });
+  dir_.ChangeTensors(kWeights, [](NamedTensors& tensors) { tensors.erase(kSomeKey); });
   EXPECT_THAT(LoadError(), AllOf(HasSubstr("diffusion_pytorch_model.safetensors"),
                                  HasSubstr(kSomeKey), HasSubstr("missing")));
 }
 
 TEST_F(DamagedUNetTest, NamesBothShapesOfATensor) {
-  ChangeWeights([](NamedTensors& tensors) { tensors[kSomeKey] = at::zeros({16, 13}); });
+  dir_.ChangeTensors(kWeights, [](NamedTensors& tensors) {
+    tensors[kSomeKey] = at::zeros({16, 13});
+  });
   EXPECT_THAT(LoadError(), AllOf(HasSubstr(kSomeKey), HasSubstr("[16,13]"), HasSubstr("[16,12]")));
 }
 
 TEST_F(DamagedUNetTest, NamesATensorThatHasNoPlace) {
-  ChangeWeights([](NamedTensors& tensors) { tensors["add_embedding.weight"] = at::zeros({1}); });
+  dir_.ChangeTensors(
+      kWeights, [](NamedTensors& tensors) { tensors["add_embedding.weight"] = at::zeros({1}); });
   EXPECT_THAT(LoadError(), HasSubstr("add_embedding.weight"));
 }
 
 TEST_F(DamagedUNetTest, RefusesAConfigThatIsNoJson) {
-  ASSERT_TRUE(WriteFileAtomically(dir_ + "/config.json", "{").ok());
+  dir_.Write("config.json", "{");
   EXPECT_THAT(LoadError(), HasSubstr("config.json: not a JSON object"));
 }
-
-struct BadKey {
-  std::string key;
-  nlohmann::json value;
-  std::string expected;  // what the message says besides file, key and value
-};
-
-void PrintTo(const BadKey& bad, std::ostream* os) { *os << bad.key << ": " << bad.value; }
 
 class RefusedConfigTest : public DamagedUNetTest, public ::testing::WithParamInterface<BadKey> {};
 
@@ -331,20 +299,18 @@ INSTANTIATE_TEST_SUITE_P(
         BadKey{"some_new_feature", 7, "no such key"}));
 
 TEST_P(RefusedConfigTest, NamesFileKeyValueAndWhatIsSupported) {
-  SetConfig(GetParam().key, GetParam().value);
-  EXPECT_THAT(LoadError(), AllOf(HasSubstr(dir_ + "/config.json: " + GetParam().key + " is " +
-                                           GetParam().value.dump()),
-                                 HasSubstr(GetParam().expected)));
+  dir_.SetJson("config.json", GetParam().key, GetParam().value);
+  EXPECT_THAT(LoadError(), Refuses(dir_, GetParam()));
 }
 
 TEST_F(DamagedUNetTest, KeysThatSwitchNothingOnAreFine) {
-  SetConfig("some_new_feature", nullptr);
-  SetConfig("another_new_feature", false);
-  SetConfig("_name_or_path", "somewhere");
-  SetConfig("dropout", 0.1);
-  SetConfig("only_cross_attention", {false, false});
-  SetConfig("layers_per_block", {1, 1});
-  EXPECT_TRUE(UNet::Load(dir_, {}).ok()) << UNet::Load(dir_, {}).status();
+  dir_.SetJson("config.json", "some_new_feature", nullptr);
+  dir_.SetJson("config.json", "another_new_feature", false);
+  dir_.SetJson("config.json", "_name_or_path", "somewhere");
+  dir_.SetJson("config.json", "dropout", 0.1);
+  dir_.SetJson("config.json", "only_cross_attention", {false, false});
+  dir_.SetJson("config.json", "layers_per_block", {1, 1});
+  EXPECT_TRUE(UNet::Load(dir_.path(), {}).ok()) << UNet::Load(dir_.path(), {}).status();
 }
 
 }  // namespace
