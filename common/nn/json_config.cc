@@ -27,6 +27,11 @@ absl::StatusOr<JsonConfig> JsonConfig::Read(const std::string& path) {
   return JsonConfig(path, std::move(json));
 }
 
+absl::StatusOr<JsonConfig> JsonConfig::ReadIfThere(const std::string& path) {
+  if (FileSystem::Real()->Exists(path)) return Read(path);
+  return Empty(path);
+}
+
 JsonConfig JsonConfig::Empty(const std::string& path) { return JsonConfig(path, Json::object()); }
 
 bool JsonConfig::Has(const std::string& key) const {

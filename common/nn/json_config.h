@@ -17,7 +17,9 @@ class JsonConfig {
  public:
   // NOT_FOUND for a file that is not there.
   static absl::StatusOr<JsonConfig> Read(const std::string& path);
-  // An object without keys, for a file that may be absent.
+  // The same, and an object without keys for a file that is not there.
+  static absl::StatusOr<JsonConfig> ReadIfThere(const std::string& path);
+  // An object without keys.
   static JsonConfig Empty(const std::string& path);
   ~JsonConfig();
   JsonConfig(JsonConfig&&) noexcept;

@@ -15,10 +15,10 @@ namespace ddpo {
 
 // What a decoder keeps of the tokens that it has read, for a batch of sequences.
 struct LlamaCache {
-  int64_t batch = 0;     // sequences
-  int64_t capacity = 0;  // most tokens of each, padding included
-  int64_t length = 0;    // read so far
-  at::Tensor is_token;   // [B,capacity] bool; false for padding
+  int64_t batch = 0;         // sequences
+  int64_t capacity = 0;      // most tokens of each, padding included
+  int64_t length = 0;        // read so far
+  at::Tensor is_token = {};  // [B,capacity] bool; false for padding
   // One a layer, [B,key-value heads,capacity,head_dim].
   std::vector<at::Tensor> keys = {}, values = {};
 };

@@ -18,11 +18,6 @@ namespace {
 
 using Json = nlohmann::json;
 
-absl::StatusOr<JsonConfig> ReadOptional(const std::string& path) {
-  if (FileSystem::Real()->Exists(path)) return JsonConfig::Read(path);
-  return JsonConfig::Empty(path);
-}
-
 // A token's text, which the files write as text or as an object with `content`.
 std::string TokenText(const Json& json) {
   if (json.is_string()) return json;
@@ -62,7 +57,8 @@ absl::Status ReadSpecialTokens(const JsonConfig& source, TokenizerConfig* config
 absl::Status ReadAddedTokens(const std::string& dir, const JsonConfig& source,
                              TokenizerConfig* config) {
   // The older file, without flags.
-  DDPO_ASSIGN_OR_RETURN(const JsonConfig added, ReadOptional(JoinPath(dir, "added_tokens.json")));
+  DDPO_ASSIGN_OR_RETURN(const JsonConfig added,
+                        JsonConfig::ReadIfThere(JoinPath(dir, "added_tokens.json")));
   for (const auto& [content, id] : added.json().items()) {
     if (!id.is_number_unsigned()) return added.Error(content, "a token's number");
     config->added_tokens[content] = {
@@ -127,9 +123,9 @@ absl::StatusOr<AddedToken> ReadAddedToken(const JsonConfig& entry, int64_t id) {
 absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::string& dir) {
   TokenizerConfig config;
   DDPO_ASSIGN_OR_RETURN(const JsonConfig source,
-                        ReadOptional(JoinPath(dir, "tokenizer_config.json")));
+                        JsonConfig::ReadIfThere(JoinPath(dir, "tokenizer_config.json")));
   DDPO_ASSIGN_OR_RETURN(const JsonConfig map,
-                        ReadOptional(JoinPath(dir, "special_tokens_map.json")));
+                        JsonConfig::ReadIfThere(JoinPath(dir, "special_tokens_map.json")));
   DDPO_ASSIGN_OR_RETURN(config.tokenizer_class,
                         source.String("tokenizer_class", "LlamaTokenizerFast"));
   if (config.IsLlama()) {

@@ -1,0 +1,72 @@
+#pragma once
+
+#include <cstddef>
+#include <functional>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace ddpo {
+
+// The part of Jinja's expressions that chat templates are written in: literals, names, attributes
+// and subscripts, + − * % ~, comparisons, `in`, `and`, `or`, `not`, `x if y else z`, tests (`is
+// defined`, `is none`, `is string`, `is mapping`, `is iterable`), the filters and text methods of a
+// list, and raise_exception. Anything else is INVALID_ARGUMENT when it is parsed or evaluated.
+
+// Values are JSON; what is not defined is a discarded one.
+using JinjaValue = nlohmann::json;
+using JinjaScope = std::map<std::string, JinjaValue>;
+using JinjaExpression = std::function<absl::StatusOr<JinjaValue>(const JinjaScope&)>;
+
+JinjaValue JinjaUndefined();
+bool JinjaTruth(const JinjaValue& value);
+// As {{ value }} writes it; lists and objects, which Python writes its own way, are an error.
+absl::StatusOr<std::string> JinjaText(const JinjaValue& value);
+
+struct JinjaToken {
+  enum Kind { kName, kString, kNumber, kSymbol, kEnd };
+  Kind kind = kEnd;
+  std::string text;
+};
+absl::StatusOr<std::vector<JinjaToken>> JinjaTokens(absl::string_view source);
+
+// Reads tokens of one tag, one after the other; the last is a kEnd.
+class JinjaParser {
+ public:
+  explicit JinjaParser(std::vector<JinjaToken> tokens) : tokens_(std::move(tokens)) {}
+
+  absl::StatusOr<JinjaExpression> Expression();
+  // An expression that ends before `x if …`, as that of a loop.
+  absl::StatusOr<JinjaExpression> Or();
+
+  const JinjaToken& peek() const { return tokens_[at_]; }
+  JinjaToken Take();
+  // Takes the next token if it is this name or symbol.
+  bool TakeIf(absl::string_view text);
+  absl::Status Expect(absl::string_view text);
+  absl::Status ExpectEnd();
+
+ private:
+  bool Next(absl::string_view text) const;
+  absl::StatusOr<JinjaExpression> And();
+  absl::StatusOr<JinjaExpression> Not();
+  absl::StatusOr<JinjaExpression> Comparison();
+  absl::StatusOr<JinjaExpression> Test(JinjaExpression value);
+  absl::StatusOr<JinjaExpression> Sum();
+  absl::StatusOr<JinjaExpression> Product();
+  absl::StatusOr<JinjaExpression> Postfix();
+  absl::StatusOr<JinjaExpression> Primary();
+  absl::StatusOr<JinjaExpression> Filter(JinjaExpression value);
+  absl::StatusOr<JinjaExpression> Attribute(JinjaExpression value);
+  absl::StatusOr<std::vector<JinjaExpression>> Arguments(const char* end);
+
+  std::vector<JinjaToken> tokens_;
+  size_t at_ = 0;
+  int depth_ = 0;
+};
+
+}  // namespace ddpo
