@@ -13,8 +13,8 @@ struct CropBox {
 };
 
 // Resizes with the antialiased bicubic filter (a = −0.5) in the fixed-point arithmetic of
-// Pillow's Image.resize(size, BICUBIC): the same bytes. width and height are at least 1.
-// Source of the method: Pillow, src/libImaging/Resample.c.
+// Pillow's Image.resize(size, BICUBIC): the same bytes as Pillow 13's. width and height are at
+// least 1. Source of the method: Pillow, src/libImaging/Resample.c.
 Image ResizeBicubic(const Image& image, int width, int height);
 
 // Cuts a box out. Pixels outside the image are black, as with Pillow's Image.crop.

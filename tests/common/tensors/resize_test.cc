@@ -42,7 +42,10 @@ INSTANTIATE_TEST_SUITE_P(Sizes, ResizeTest,
                                            Case{3, 7, 5, 3, 9, 0x5bb18a27b077cc3e},
                                            Case{4, 100, 1, 224, 224, 0xd0d316affd84eee5},
                                            Case{5, 224, 224, 224, 100, 0x6baa387777fb0e87},
-                                           Case{6, 50, 40, 50, 40, 0x1e83bb8e57b87605}));
+                                           Case{6, 50, 40, 50, 40, 0x1e83bb8e57b87605},
+                                           Case{7, 480, 1120, 224, 522, 0x70a83251e051aae7},
+                                           Case{8, 50, 60, 45, 50, 0x190622fdbd6e2dd5},
+                                           Case{9, 50, 61, 45, 50, 0x7ac3554305d3c1dd}));
 
 TEST(CropTest, FillsOutsideWithBlack) {
   const Image image = ImagePattern(0, 4, 4);
