@@ -25,7 +25,8 @@ std::string Golden() {
 // A little-endian number.
 std::string Number(uint64_t value, size_t bytes) {
   std::string text;
-  for (size_t i = 0; i < bytes; ++i) text.push_back(static_cast<char>(value >> (8 * i)));
+  for (size_t i = 0; i < bytes; ++i)
+    text.push_back(static_cast<char>(i < 8 ? value >> (8 * i) : 0));
   return text;
 }
 
