@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/base/status_macros.h"
 
 namespace ddpo {
 
@@ -12,6 +13,16 @@ absl::Status ScorerRegistry::Register(const std::string& name, Factory factory) 
     return absl::AlreadyExistsError(absl::StrCat("scorer '", name, "' is registered already"));
   }
   return absl::OkStatus();
+}
+
+void ScorerRegistry::Decorate(
+    std::function<std::unique_ptr<Scorer>(std::unique_ptr<Scorer>)> decorate) {
+  for (auto& [name, factory] : factories_) {
+    factory = [plain = std::move(factory), decorate]() -> absl::StatusOr<std::unique_ptr<Scorer>> {
+      DDPO_ASSIGN_OR_RETURN(std::unique_ptr<Scorer> scorer, plain());
+      return decorate(std::move(scorer));
+    };
+  }
 }
 
 absl::StatusOr<std::unique_ptr<Scorer>> ScorerRegistry::Make(const std::string& name) const {

@@ -74,6 +74,9 @@ class ScorerRegistry {
   // A name that is taken is ALREADY_EXISTS.
   absl::Status Register(const std::string& name, Factory factory);
 
+  // Every scorer, of those registered so far, comes out of `decorate`.
+  void Decorate(std::function<std::unique_ptr<Scorer>(std::unique_ptr<Scorer>)> decorate);
+
   // NOT_FOUND lists the known names; or the factory's own error.
   absl::StatusOr<std::unique_ptr<Scorer>> Make(const std::string& name) const;
 

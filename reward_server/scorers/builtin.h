@@ -10,7 +10,8 @@ namespace ddpo {
 //   jpeg_compressibility, jpeg_incompressibility   always
 //   aesthetic                                      where aesthetic.clip is set
 //   counting                                       where judge.endpoint.base_url is set
-// INVALID_ARGUMENT for a judge that cannot be.
+//   the names of sums                              where sums has them
+// Each also flags near-constant images. INVALID_ARGUMENT for a judge or a sum that cannot be.
 absl::StatusOr<ScorerRegistry> BuiltinScorers(const config::v1::ScoringConfig& config);
 
 }  // namespace ddpo
