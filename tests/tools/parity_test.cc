@@ -10,15 +10,16 @@
 #include <vector>
 
 #include "common/tensors/safetensors.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/tools/run_ddpo.h"
 
 namespace ddpo {
 namespace {
 
 using ::ddpo::testing::CommandResult;
-using ::ddpo::testing::FreshTestDir;
 using ::ddpo::testing::RunDdpo;
 using ::ddpo::testing::SourcePath;
+using ::ddpo::testing::TempDir;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -53,19 +54,22 @@ INSTANTIATE_TEST_SUITE_P(
                       "pipelines/tiny_fixtures/policy_gradient_step_ddpo_is.safetensors",
                       "pipelines/tiny_fixtures/policy_gradient_step_ddpo_sf.safetensors"));
 
-// The fixture with one number of one expected tensor changed by `delta`.
-std::string Damaged(const std::string& name, const std::string& tensor, double delta) {
+// A copy in `dir` of the fixture, with one number of one expected tensor changed by `delta`.
+std::string Damaged(const TempDir& dir, const std::string& name, const std::string& tensor,
+                    double delta) {
   SafetensorsContents contents = ReadSafetensors(Golden(name)).value();
   at::Tensor changed = contents.tensors.at(tensor).clone();
   changed.view(-1)[3].add_(at::scalar_tensor(delta).to(changed.scalar_type()));
   contents.tensors[tensor] = changed;
-  const std::string path = FreshTestDir() + "/damaged.safetensors";
+  const std::string path = dir / "damaged.safetensors";
   EXPECT_TRUE(WriteSafetensors(path, contents.tensors, contents.metadata).ok());
   return path;
 }
 
 TEST(Parity, SaysWhichTensorDiffersAndByHowMuch) {
-  const CommandResult result = Parity(Damaged("unet.safetensors", "out.sample", 0.5), {"--json"});
+  const TempDir dir;
+  const CommandResult result =
+      Parity(Damaged(dir, "unet.safetensors", "out.sample", 0.5), {"--json"});
   EXPECT_EQ(result.exit_code, 1);
   const nlohmann::json report = nlohmann::json::parse(result.output);
   EXPECT_EQ(report[0]["kind"], "unet");
@@ -76,25 +80,30 @@ TEST(Parity, SaysWhichTensorDiffersAndByHowMuch) {
 }
 
 TEST(Parity, HoldsIntegersToEquality) {
-  EXPECT_EQ(Parity(Damaged("tokenize.safetensors", "out.input_ids", 1), {"--atol", "10"}).exit_code,
-            1);
+  const TempDir dir;
+  EXPECT_EQ(
+      Parity(Damaged(dir, "tokenize.safetensors", "out.input_ids", 1), {"--atol", "10"}).exit_code,
+      1);
 }
 
 TEST(Parity, TakesTheToleranceThatItIsGiven) {
-  const std::string fixture = Damaged("unet.safetensors", "out.sample", 0.01);
+  const TempDir dir;
+  const std::string fixture = Damaged(dir, "unet.safetensors", "out.sample", 0.01);
   EXPECT_EQ(Parity(fixture).exit_code, 1);
   EXPECT_EQ(Parity(fixture, {"--atol", "0.02"}).exit_code, 0);
 }
 
 TEST(Parity, ComparesOnlyTheTensorsThatAreAskedFor) {
-  const std::string damaged = Damaged("vae_encode.safetensors", "out.mean", 0.5);
+  const TempDir dir;
+  const std::string damaged = Damaged(dir, "vae_encode.safetensors", "out.mean", 0.5);
   EXPECT_EQ(Parity(damaged, {"--only", "mean"}).exit_code, 1);
   EXPECT_EQ(Parity(damaged, {"--only", "logvar"}).exit_code, 0);
   EXPECT_EQ(Parity(damaged, {"--only", "median"}).exit_code, 2);
 }
 
 TEST(Parity, RefusesAFileThatIsNoFixture) {
-  const std::string path = FreshTestDir() + "/plain.safetensors";
+  const TempDir dir;
+  const std::string path = dir / "plain.safetensors";
   ASSERT_TRUE(WriteSafetensors(path, {{"weight", at::zeros({2})}}).ok());
   const CommandResult result = Parity(path);
   EXPECT_EQ(result.exit_code, 2);
@@ -102,7 +111,8 @@ TEST(Parity, RefusesAFileThatIsNoFixture) {
 }
 
 TEST(Parity, RefusesAnUnknownKindAndNamesTheKnownOnes) {
-  const std::string path = FreshTestDir() + "/unknown.safetensors";
+  const TempDir dir;
+  const std::string path = dir / "unknown.safetensors";
   ASSERT_TRUE(
       WriteSafetensors(path, {{"out.x", at::zeros({2})}}, {{"kind", "sorcery"}, {"params", "{}"}})
           .ok());
@@ -114,7 +124,8 @@ TEST(Parity, RefusesAnUnknownKindAndNamesTheKnownOnes) {
 TEST(Parity, RefusesAFixtureWithoutAnInputThatItsKindNeeds) {
   SafetensorsContents contents = ReadSafetensors(Golden("unet.safetensors")).value();
   contents.tensors.erase("in.timestep");
-  const std::string path = FreshTestDir() + "/incomplete.safetensors";
+  const TempDir dir;
+  const std::string path = dir / "incomplete.safetensors";
   ASSERT_TRUE(WriteSafetensors(path, contents.tensors, contents.metadata).ok());
   const CommandResult result = Parity(path);
   EXPECT_EQ(result.exit_code, 2);
@@ -132,7 +143,8 @@ TEST(Parity, RefusesAMissingFixtureAndAMissingModel) {
 TEST(Parity, ReportsAFixtureWhoseShapesTheModelCanNotTake) {
   SafetensorsContents contents = ReadSafetensors(Golden("unet.safetensors")).value();
   contents.tensors["in.sample"] = at::zeros({3, 7, 4, 4});
-  const std::string path = FreshTestDir() + "/odd.safetensors";
+  const TempDir dir;
+  const std::string path = dir / "odd.safetensors";
   ASSERT_TRUE(WriteSafetensors(path, contents.tensors, contents.metadata).ok());
   const CommandResult result = Parity(path);
   EXPECT_EQ(result.exit_code, 2);

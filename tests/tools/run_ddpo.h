@@ -17,15 +17,6 @@ struct CommandResult {
   std::string output;  // standard output and error together
 };
 
-// A fresh folder for the running test.
-inline std::string FreshTestDir() {
-  const auto* test = ::testing::UnitTest::GetInstance()->current_test_info();
-  const std::string dir = ::testing::TempDir() + "/" + test->test_suite_name() + "." + test->name();
-  std::filesystem::remove_all(dir);
-  std::filesystem::create_directories(dir);
-  return dir;
-}
-
 // Runs the `ddpo` of this build to its end.
 inline CommandResult RunDdpo(const std::vector<std::string>& arguments) {
   const std::string log = ::testing::TempDir() + "/ddpo-" + std::to_string(getpid()) + ".log";

@@ -11,16 +11,17 @@
 #include <string>
 
 #include "absl/time/clock.h"
+#include "tests/testing/temp_dir.h"
 #include "tests/tools/run_ddpo.h"
 
 namespace ddpo {
 namespace {
 
 using ::ddpo::testing::CommandResult;
-using ::ddpo::testing::FreshTestDir;
 using ::ddpo::testing::ProgramPath;
 using ::ddpo::testing::RunDdpo;
 using ::ddpo::testing::SourcePath;
+using ::ddpo::testing::TempDir;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
 
@@ -47,9 +48,10 @@ std::string WriteConfig(const std::string& dir, int epochs) {
 }
 
 TEST(Up, RunsAClusterFromItsConfigToTheReport) {
-  const std::string dir = FreshTestDir();
-  const std::string run = dir + "/run";
-  const CommandResult result = RunDdpo({"up", "--config", WriteConfig(dir, 3), "--run-dir", run});
+  const TempDir dir;
+  const std::string run = dir / "run";
+  const CommandResult result =
+      RunDdpo({"up", "--config", WriteConfig(dir.path(), 3), "--run-dir", run});
   ASSERT_EQ(result.exit_code, 0) << result.output;
   EXPECT_THAT(result.output,
               AllOf(HasSubstr("epoch 3/3"), HasSubstr("p = "), HasSubstr(run + "/report.html")));
@@ -65,9 +67,9 @@ TEST(Up, RunsAClusterFromItsConfigToTheReport) {
   EXPECT_THAT(Contents(run + "/report.html"), HasSubstr("Before and after"));
 
   const std::string lora = Contents(run + "/lora/final.safetensors");
-  const CommandResult exported = RunDdpo({"export", run, "--out", dir + "/lora.safetensors"});
+  const CommandResult exported = RunDdpo({"export", run, "--out", dir / "lora.safetensors"});
   EXPECT_EQ(exported.exit_code, 0) << exported.output;
-  EXPECT_EQ(Contents(dir + "/lora.safetensors"), lora);
+  EXPECT_EQ(Contents(dir / "lora.safetensors"), lora);
 
   std::filesystem::remove(run + "/report.html");
   const CommandResult report = RunDdpo({"report", run});
@@ -77,11 +79,12 @@ TEST(Up, RunsAClusterFromItsConfigToTheReport) {
 
 // Starts a run of 12 epochs, stops it in the middle by `stop`, which gets the process `ddpo up`,
 // and checks that it ended as stopped.
-void StopInTheMiddle(const std::string& dir, const std::string& run,
+void StopInTheMiddle(const TempDir& dir, const std::string& run,
                      const std::function<void(Subprocess&)>& stop) {
   Subprocess::Options options;
-  options.argv = {ProgramPath("ddpo"), "up", "--config", WriteConfig(dir, 12), "--run-dir", run};
-  options.log_file = dir + "/first.log";
+  options.argv = {ProgramPath("ddpo"),         "up",        "--config",
+                  WriteConfig(dir.path(), 12), "--run-dir", run};
+  options.log_file = dir / "first.log";
   auto process = Subprocess::Start(options);
   ASSERT_TRUE(process.ok());
   const absl::Time deadline = absl::Now() + absl::Minutes(2);
@@ -98,8 +101,8 @@ void StopInTheMiddle(const std::string& dir, const std::string& run,
 }
 
 TEST(Up, StopsOnASignalAndGoesOnInItsFolder) {
-  const std::string dir = FreshTestDir();
-  const std::string run = dir + "/run";
+  const TempDir dir;
+  const std::string run = dir / "run";
   ASSERT_NO_FATAL_FAILURE(
       StopInTheMiddle(dir, run, [](Subprocess& process) { process.Kill(SIGINT); }));
   const CommandResult result = RunDdpo({"up", "--resume", run});
@@ -110,8 +113,8 @@ TEST(Up, StopsOnASignalAndGoesOnInItsFolder) {
 }
 
 TEST(Up, SaysThatALearnerWasStoppedFromOutside) {
-  const std::string dir = FreshTestDir();
-  const std::string run = dir + "/run";
+  const TempDir dir;
+  const std::string run = dir / "run";
   StopInTheMiddle(dir, run, [&](Subprocess&) {
     const nlohmann::json pids = nlohmann::json::parse(Contents(run + "/pids.json"));
     for (const nlohmann::json& process : pids["processes"]) {
@@ -124,17 +127,17 @@ TEST(Up, SaysThatALearnerWasStoppedFromOutside) {
 }
 
 TEST(Up, ResumeWantsARunsFolder) {
-  const std::string dir = FreshTestDir();
-  const CommandResult result = RunDdpo({"up", "--resume", dir});
+  const TempDir dir;
+  const CommandResult result = RunDdpo({"up", "--resume", dir.path()});
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.output, HasSubstr(dir + " is no run's folder: it has no config.yaml"));
+  EXPECT_THAT(result.output, HasSubstr(dir.path() + " is no run's folder: it has no config.yaml"));
 }
 
 TEST(Up, EndsWithTheLearnersReasonWhenItCanNotWork) {
-  const std::string dir = FreshTestDir();
-  const std::string config = WriteConfig(dir, 2);
+  const TempDir dir;
+  const std::string config = WriteConfig(dir.path(), 2);
   const CommandResult result = RunDdpo(
-      {"up", "--config", config, "--set", "model=/nowhere/model", "--run-dir", dir + "/run"});
+      {"up", "--config", config, "--set", "model=/nowhere/model", "--run-dir", dir / "run"});
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.output, HasSubstr("/nowhere/model"));
 }
