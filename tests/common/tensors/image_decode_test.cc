@@ -12,6 +12,7 @@
 
 #include "common/base/files.h"
 #include "common/tensors/png.h"
+#include "tests/testing/golden_image.h"
 #include "tests/testing/image_pattern.h"
 #include "tests/testing/paths.h"
 
@@ -19,14 +20,10 @@ namespace ddpo {
 namespace {
 
 using ::testing::AllOf;
+using testing::GoldenImage;
 using ::testing::HasSubstr;
 using testing::ImagePattern;
 using testing::SourcePath;
-
-std::vector<uint8_t> Golden(const std::string& name) {
-  const std::string bytes = ReadFile(SourcePath("tests/goldens/images/" + name)).value();
-  return {bytes.begin(), bytes.end()};
-}
 
 // A binary PPM as Pillow writes it.
 Image ReadPpm(const std::string& name) {
@@ -56,7 +53,7 @@ INSTANTIATE_TEST_SUITE_P(
 TEST_P(ImageDecodeGoldenTest, FindsPillowsPixels) {
   const std::string name = GetParam();
   const Image expected = ReadPpm(name.substr(0, name.find('.')) + ".ppm");
-  const auto image = DecodeImage(Golden(name), {});
+  const auto image = DecodeImage(GoldenImage(name), {});
   ASSERT_TRUE(image.ok()) << image.status();
   EXPECT_EQ(image->width, expected.width);
   EXPECT_EQ(image->height, expected.height);
@@ -64,7 +61,7 @@ TEST_P(ImageDecodeGoldenTest, FindsPillowsPixels) {
 }
 
 TEST_P(ImageDecodeGoldenTest, RefusesEveryTruncation) {
-  const std::vector<uint8_t> whole = Golden(GetParam());
+  const std::vector<uint8_t> whole = GoldenImage(GetParam());
   for (size_t size = 0; size < whole.size(); ++size) {
     const absl::Status status = DecodeImage({whole.data(), size}, {}).status();
     ASSERT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << size << " bytes: " << status;
@@ -73,7 +70,7 @@ TEST_P(ImageDecodeGoldenTest, RefusesEveryTruncation) {
 
 // What comes out of a damaged file is an error or an image that its own header describes.
 TEST_P(ImageDecodeGoldenTest, SurvivesEveryFlippedBit) {
-  std::vector<uint8_t> bytes = Golden(GetParam());
+  std::vector<uint8_t> bytes = GoldenImage(GetParam());
   const ImageLimits limits{.max_pixels = 1 << 16};
   for (size_t at = 0; at < bytes.size(); ++at) {
     for (int bit = 0; bit < 8; ++bit) {
@@ -98,12 +95,12 @@ TEST(ImageDecodeTest, RefusesWhatIsNeither) {
 }
 
 TEST(ImageDecodeTest, JudgesTheSizeBeforeItDecodes) {
-  std::vector<uint8_t> png = Golden("rgb.png");
+  std::vector<uint8_t> png = GoldenImage("rgb.png");
   EXPECT_EQ(DecodeImage(png, {.max_pixels = 19 * 13 - 1}).status().code(),
             absl::StatusCode::kResourceExhausted);
   EXPECT_TRUE(DecodeImage(png, {.max_pixels = 19 * 13}).ok());
   // A start of frame says 65,500 × 65,500 pixels, 12 GB.
-  std::vector<uint8_t> jpeg = Golden("quality_95.jpg");
+  std::vector<uint8_t> jpeg = GoldenImage("quality_95.jpg");
   const uint8_t frame[] = {0xff, 0xc0, 0, 17, 8};
   const auto at = std::search(jpeg.begin(), jpeg.end(), std::begin(frame), std::end(frame)) + 5;
   ASSERT_LT(at, jpeg.end());
@@ -135,7 +132,7 @@ TEST(PngTest, RefusesImagesThatAreNone) {
 }
 
 TEST(PngTest, RefusesADamagedChecksum) {
-  std::vector<uint8_t> bytes = Golden("rgb.png");
+  std::vector<uint8_t> bytes = GoldenImage("rgb.png");
   bytes[29] ^= 1;  // of the header
   EXPECT_THAT(std::string(ReadPngSize(bytes).status().message()), HasSubstr("CRC"));
 }

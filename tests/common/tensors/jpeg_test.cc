@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "common/base/files.h"
+#include "tests/testing/golden_image.h"
 #include "tests/testing/image_pattern.h"
 #include "tests/testing/paths.h"
 
@@ -18,14 +19,10 @@ namespace ddpo {
 namespace {
 
 using ::testing::AllOf;
+using testing::GoldenImage;
 using ::testing::HasSubstr;
 using testing::ImagePattern;
 using testing::SourcePath;
-
-std::vector<uint8_t> Golden(const std::string& name) {
-  const std::string bytes = ReadFile(SourcePath("tests/goldens/images/" + name)).value();
-  return {bytes.begin(), bytes.end()};
-}
 
 TEST(JpegTest, EncodesToAsManyBytesAsPillow) {
   const auto rows =
@@ -60,7 +57,7 @@ TEST(JpegTest, RefusesImagesThatAreNone) {
 }
 
 TEST(JpegTest, ReadsTheSizeFromTheHeaderAlone) {
-  std::vector<uint8_t> bytes = Golden("progressive.jpg");
+  std::vector<uint8_t> bytes = GoldenImage("progressive.jpg");
   bytes.resize(400);
   const auto size = ReadJpegSize(bytes);
   ASSERT_TRUE(size.ok()) << size.status();
@@ -70,7 +67,7 @@ TEST(JpegTest, ReadsTheSizeFromTheHeaderAlone) {
 }
 
 TEST(JpegTest, RefusesFourColourPrintingFiles) {
-  const absl::Status status = DecodeJpeg(Golden("cmyk.jpg")).status();
+  const absl::Status status = DecodeJpeg(GoldenImage("cmyk.jpg")).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("CMYK"));
 }
@@ -101,7 +98,7 @@ TEST(JpegTest, RefusesAFileOfVeryManyScans) {
   const auto repeated = [](int times) {
     std::vector<uint8_t> bytes;
     int scans = 0;
-    for (std::vector<uint8_t> segment : Segments(Golden("progressive.jpg"))) {
+    for (std::vector<uint8_t> segment : Segments(GoldenImage("progressive.jpg"))) {
       const bool scan = segment[1] == 0xda;
       if (scan) ++scans;
       // The first scan holds the means; of those behind it the first gets its full precision, so
