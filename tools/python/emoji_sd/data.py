@@ -28,18 +28,23 @@ GLYPHS = {
 
 
 class GlyphBook:
-    """The glyphs of each animal, cut out and scaled to every size that a picture may need."""
+    """Glyphs (the animals' unless said otherwise), cut out and scaled to every size that a picture
+    may need."""
 
-    def __init__(self, font_path=FONT_PATH, sizes=range(SMALLEST_GLYPH, LARGEST_GLYPH + 1)):
+    def __init__(
+        self,
+        font_path=FONT_PATH,
+        sizes=range(SMALLEST_GLYPH, LARGEST_GLYPH + 1),
+        glyphs="".join(GLYPHS.values()),
+    ):
         self._sprites = {}
         font = ImageFont.truetype(font_path, FONT_SIZE)
-        for animal in ANIMALS:
-            for glyph in GLYPHS[animal]:
-                canvas = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
-                ImageDraw.Draw(canvas).text((10, 10), glyph, font=font, embedded_color=True)
-                cut = canvas.crop(canvas.getbbox())
-                for size in sizes:
-                    self._sprites[glyph, size] = _scale(cut, size)
+        for glyph in glyphs:
+            canvas = Image.new("RGBA", (160, 160), (0, 0, 0, 0))
+            ImageDraw.Draw(canvas).text((10, 10), glyph, font=font, embedded_color=True)
+            cut = canvas.crop(canvas.getbbox())
+            for size in sizes:
+                self._sprites[glyph, size] = _scale(cut, size)
 
     def sprite(self, glyph, size):
         """RGB premultiplied by alpha, and alpha: (height, width, 4), the longer side `size`."""
@@ -65,15 +70,23 @@ def draw_animal(animal, book, rng):
     if rng.random() < 0.5:
         sprite = sprite[:, ::-1]
     height, width = sprite.shape[:2]
-    alpha = sprite[..., 3:]
-    glyph_color = sprite[..., :3].sum((0, 1)) / alpha.sum()
-    picture = _contrasting_background(glyph_color, rng)
+    picture = contrasting_background(glyph_color(sprite), rng)
     top = int(rng.integers(SIZE - height + 1))
     left = int(rng.integers(SIZE - width + 1))
-    window = picture[top : top + height, left : left + width]
-    window *= 1 - alpha
-    window += sprite[..., :3]
+    paste(picture, sprite, top, left)
     return picture.clip(0, 1)
+
+
+def glyph_color(sprite):
+    """The sprite's mean colour."""
+    return sprite[..., :3].sum((0, 1)) / sprite[..., 3].sum()
+
+
+def paste(picture, sprite, top, left):
+    """Lays the sprite over the picture, in place. It has to fit."""
+    window = picture[top : top + sprite.shape[0], left : left + sprite.shape[1]]
+    window *= 1 - sprite[..., 3:]
+    window += sprite[..., :3]
 
 
 def draw_pool(count, seed, font_path=FONT_PATH):
@@ -92,10 +105,11 @@ def pool_prompts():
     return [animal_prompt(animal) for animal in ANIMALS]
 
 
-def _contrasting_background(glyph_color, rng, least_distance=0.35):
+def contrasting_background(color, rng, least_distance=0.35):
+    """A background that the colour stands out from."""
     for _ in range(8):
         background = draw_background(rng)
-        if np.linalg.norm(background.mean((0, 1)) - glyph_color) >= least_distance:
+        if np.linalg.norm(background.mean((0, 1)) - color) >= least_distance:
             break
     return background
 
