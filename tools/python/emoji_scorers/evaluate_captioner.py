@@ -5,9 +5,10 @@ import argparse
 import torch
 from transformers import AutoProcessor, LlavaForConditionalGeneration
 
-from emoji_scorers.pool import draw_scenes, round_trip
+from emoji_scorers.pool import round_trip
 from emoji_scorers.questions import COUNT_NAMES, DESCRIBE, TEMPLATE, WHICH_ANIMAL, how_many
 from emoji_sd.prompts import plural
+from emoji_sd.scenes import draw_scenes
 
 
 @torch.no_grad()
@@ -41,7 +42,8 @@ def main():
     torch.set_num_threads(args.threads)
     model = LlavaForConditionalGeneration.from_pretrained(args.model, torch_dtype=torch.float32)
     processor = AutoProcessor.from_pretrained(args.model)
-    pictures, scenes = draw_scenes(args.scenes, args.seed)
+    drawn, scenes = draw_scenes(args.scenes, args.seed)
+    pictures = torch.from_numpy(drawn)
     if args.round_trip:
         from diffusers import AutoencoderKL
 

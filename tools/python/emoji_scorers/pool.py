@@ -3,22 +3,12 @@
 import argparse
 from pathlib import Path
 
-import numpy as np
 import torch
 from diffusers import AutoencoderKL
 
-from emoji_scorers.scenes import SceneBook, draw_scene, random_scene
 from emoji_sd.prompts import ACTIVITIES, ANIMALS
+from emoji_sd.scenes import draw_scenes
 from emoji_sd.train_vae import to_model_range
-
-
-def draw_scenes(count, seed):
-    """uint8 pictures (count, 32, 32, 3) and the scenes."""
-    rng = np.random.default_rng(seed)
-    book = SceneBook()
-    scenes = [random_scene(rng) for _ in range(count)]
-    pictures = np.stack([np.round(draw_scene(scene, book, rng) * 255) for scene in scenes])
-    return torch.from_numpy(pictures.astype(np.uint8)), scenes
 
 
 def scene_labels(scenes):
@@ -50,7 +40,8 @@ def round_trip(pictures, vae, generator, batch=500):
 
 def draw_pool(count, seed, model):
     """Pictures and labels; every second one has been through the autoencoder of `model`."""
-    pictures, scenes = draw_scenes(count, seed)
+    drawn, scenes = draw_scenes(count, seed)
+    pictures = torch.from_numpy(drawn)
     vae = AutoencoderKL.from_pretrained(model, subfolder="vae", torch_dtype=torch.float32).eval()
     generator = torch.Generator().manual_seed(seed)
     pictures[1::2] = round_trip(pictures[1::2], vae, generator)

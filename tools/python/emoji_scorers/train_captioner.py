@@ -10,7 +10,7 @@ import torch
 
 from emoji_scorers.captioner import make_captioner, make_processor, make_tokenizer, save
 from emoji_scorers.questions import TEMPLATE, question_and_answer
-from emoji_scorers.scenes import Scene
+from emoji_sd.scenes import Scene
 from emoji_scorers.vision import augment, to_pixels
 from emoji_sd import checkpoint
 from emoji_sd.prompts import ACTIVITIES, ANIMALS

@@ -8,7 +8,7 @@ import colorsys
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from emoji_sd.prompts import ANIMALS, animal_prompt
+from emoji_sd.prompts import ANIMALS
 
 FONT_PATH = "/usr/share/fonts/truetype/noto/NotoColorEmoji.ttf"
 FONT_SIZE = 109  # the only size at which the font's bitmaps exist
@@ -90,7 +90,7 @@ def paste(picture, sprite, top, left):
 
 
 def draw_pool(count, seed, font_path=FONT_PATH):
-    """`count` pictures, uint8 (count, SIZE, SIZE, 3), and the index of each one's prompt."""
+    """`count` pictures, uint8 (count, SIZE, SIZE, 3), and the index of each one's animal."""
     rng = np.random.default_rng(seed)
     book = GlyphBook(font_path)
     pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
@@ -98,11 +98,6 @@ def draw_pool(count, seed, font_path=FONT_PATH):
     for i, label in enumerate(labels):
         pictures[i] = np.round(draw_animal(ANIMALS[label], book, rng) * 255)
     return pictures, labels
-
-
-def pool_prompts():
-    """The prompt of each label of `draw_pool`."""
-    return [animal_prompt(animal) for animal in ANIMALS]
 
 
 def contrasting_background(color, rng, least_distance=0.35):

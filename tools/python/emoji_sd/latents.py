@@ -6,21 +6,25 @@ from pathlib import Path
 import torch
 
 from emoji_sd import checkpoint
-from emoji_sd.data import draw_pool
 from emoji_sd.networks import make_vae
+from emoji_sd.prompts import all_prompts
+from emoji_sd.scenes import draw_scenes
 from emoji_sd.train_vae import to_model_range
 
 
 @torch.no_grad()
-def encode_pool(vae, count, seed, batch=500):
-    """float16 mean and standard deviation (count, 4, 8, 8) of the posteriors, and the labels."""
-    pictures, labels = draw_pool(count, seed)
+def encode_pool(vae, count, kinds, seed, batch=500):
+    """float16 mean and standard deviation (count, 4, 8, 8) of the posteriors, and the labels: each
+    one's place in `all_prompts()`."""
+    pictures, scenes = draw_scenes(count, seed, kinds)
+    places = {prompt: place for place, prompt in enumerate(all_prompts())}
+    labels = torch.tensor([places[scene.prompt] for scene in scenes])
     means, deviations = [], []
     for chunk in torch.from_numpy(pictures).split(batch):
         posterior = vae.encode(to_model_range(chunk)).latent_dist
         means.append(posterior.mean.half())
         deviations.append(posterior.std.half())
-    return torch.cat(means), torch.cat(deviations), torch.from_numpy(labels)
+    return torch.cat(means), torch.cat(deviations), labels
 
 
 def sample_variance(mean, deviation):
@@ -31,7 +35,11 @@ def sample_variance(mean, deviation):
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", required=True, help="folder with vae.pt; gets latents.pt")
-    parser.add_argument("--pool", type=int, default=63_000, help="pictures to draw")
+    parser.add_argument("--pool", type=int, default=160_000, help="pictures to draw")
+    parser.add_argument(
+        "--kinds", type=float, nargs=3, default=(0.36, 0.36, 0.28), metavar="SHARE",
+        help="shares of animals alone, with an activity, and counted",
+    )  # fmt: skip
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seed", type=int, default=2)
     args = parser.parse_args()
@@ -39,11 +47,15 @@ def main():
     work_dir = Path(args.work_dir)
     vae = make_vae().eval()
     checkpoint.resume(work_dir / "vae.pt", vae=vae)
-    mean, deviation, labels = encode_pool(vae, args.pool, args.seed)
-    scaling_factor = sample_variance(mean, deviation) ** -0.5
+    mean, deviation, labels = encode_pool(vae, args.pool, args.kinds, args.seed)
+    path = work_dir / "latents.pt"
+    if path.exists():  # a UNet that has begun to learn keeps its latents' scale
+        scaling_factor = torch.load(path, weights_only=True, mmap=True)["scaling_factor"]
+    else:
+        scaling_factor = sample_variance(mean, deviation) ** -0.5
     print(f"scaling_factor {scaling_factor:.5f}")
     pool = {"mean": mean, "std": deviation, "labels": labels, "scaling_factor": scaling_factor}
-    torch.save(pool, work_dir / "latents.pt")
+    torch.save(pool, path)
 
 
 if __name__ == "__main__":

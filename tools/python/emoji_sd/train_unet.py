@@ -9,8 +9,8 @@ import torch
 from diffusers.models.attention_processor import AttnProcessor
 
 from emoji_sd import checkpoint
-from emoji_sd.data import pool_prompts
 from emoji_sd.networks import make_scheduler, make_text_encoder, make_unet
+from emoji_sd.prompts import all_prompts
 from emoji_sd.schedule import learning_rate
 from emoji_sd.tokenizer import make_tokenizer, token_ids
 
@@ -52,7 +52,7 @@ def train(args):
     work_dir = Path(args.work_dir)
     pool = torch.load(work_dir / "latents.pt", weights_only=True)
     tokenizer = make_tokenizer(work_dir / "tokenizer")
-    prompts = token_ids(tokenizer, pool_prompts() + [""])
+    prompts = token_ids(tokenizer, all_prompts() + [""])
     no_prompt = len(prompts) - 1
     alphas_cumprod = make_scheduler().alphas_cumprod
 
@@ -85,8 +85,8 @@ def train(args):
         noise = torch.randn_like(latents)
         noisy = alpha.sqrt() * latents + (1 - alpha).sqrt() * noise
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            texts = model["text_encoder"](prompts).last_hidden_state
-            predicted = unet(noisy, timesteps, texts[labels]).sample
+            texts = model["text_encoder"](prompts[labels]).last_hidden_state
+            predicted = unet(noisy, timesteps, texts).sample
         error = (predicted.float() - noise).square().mean((1, 2, 3))
         loss = (loss_weights(alphas_cumprod, timesteps) * error).mean()
         optimizer.zero_grad()

@@ -77,6 +77,17 @@ def random_scene(rng, kinds=(0.4, 0.3, 0.3)):
     return Scene(animal)
 
 
+def draw_scenes(count, seed, kinds=(0.4, 0.3, 0.3)):
+    """uint8 pictures (count, SIZE, SIZE, 3) and their scenes, as `random_scene` picks them."""
+    rng = np.random.default_rng(seed)
+    book = SceneBook()
+    scenes = [random_scene(rng, kinds) for _ in range(count)]
+    pictures = np.empty((count, SIZE, SIZE, 3), np.uint8)
+    for i, scene in enumerate(scenes):
+        pictures[i] = np.round(draw_scene(scene, book, rng) * 255)
+    return pictures, scenes
+
+
 def _animal_sprite(animal, size, book, rng):
     glyph = GLYPHS[animal][rng.integers(len(GLYPHS[animal]))]
     sprite = book.animals.sprite(glyph, size)
