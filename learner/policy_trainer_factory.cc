@@ -11,6 +11,17 @@
 #include "learner/ddpo_trainer.h"
 
 namespace ddpo {
+namespace {
+
+// Those of the paper's JAX code where the configuration leaves them to the objective.
+int InnerEpochs(const config::v1::TrainingConfig& training) {
+  if (training.inner_epochs() > 0) return training.inner_epochs();
+  if (training.objective() == "rwr") return 5;
+  if (training.objective() == "rwr_sparse") return 50;
+  return 1;
+}
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<PolicyTrainer>> CreatePolicyTrainer(
     const config::v1::Config& config) {
@@ -38,7 +49,7 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> CreatePolicyTrainer(
                        .epsilon = training.adam_epsilon(),
                        .weight_decay = training.weight_decay()};
   options.gradient_accumulation = training.gradient_accumulation();
-  options.inner_epochs = training.inner_epochs();
+  options.inner_epochs = InnerEpochs(training);
   options.timestep_fraction = training.timestep_fraction();
   options.skip_last_steps = training.skip_last_steps();
   options.lora_rank = training.lora_rank();

@@ -119,6 +119,63 @@ class DifferenceReporter : public google::protobuf::util::MessageDifferencer::Re
   std::vector<std::string>* const differences_;
 };
 
+// Options that contradict the objective or each other.
+absl::Status ValidateObjective(const Config& config) {
+  const auto& training = config.training();
+  const std::string& objective = training.objective();
+  const auto fault = [](const auto&... parts) {
+    return absl::InvalidArgumentError(absl::StrCat(parts...));
+  };
+  if (objective == "ddpo_sf") {
+    const int64_t update_samples = static_cast<int64_t>(training.minibatch_size()) *
+                                   training.gradient_accumulation() *
+                                   config.cluster().learner_ranks();
+    if (update_samples != config.sampling().samples_per_epoch()) {
+      return fault("training.objective: ddpo_sf takes one optimizer step an epoch: ",
+                   "training.minibatch_size × training.gradient_accumulation × "
+                   "cluster.learner_ranks is ",
+                   update_samples, ", expected sampling.samples_per_epoch, ",
+                   config.sampling().samples_per_epoch());
+    }
+    if (training.inner_epochs() > 1) {
+      return fault("training.inner_epochs: ", training.inner_epochs(),
+                   ": ddpo_sf takes one optimizer step an epoch, expected 0 or 1");
+    }
+    if (training.max_staleness() > 0) {
+      return fault("training.max_staleness: ", training.max_staleness(),
+                   ": ddpo_sf learns from fresh samples, expected 0");
+    }
+  }
+  if (training.decoupled() && objective != "ddpo_is") {
+    return fault("training.decoupled: ", objective, " has no ratio, expected ddpo_is");
+  }
+  if (objective == "rwr" || objective == "rwr_sparse") {
+    if (training.kl_coefficient() > 0) {
+      return fault("training.kl_coefficient: ", objective,
+                   " learns from no denoising steps, expected 0");
+    }
+    if (training.timestep_fraction() != 1 || training.skip_last_steps() != 0) {
+      return fault("training.timestep_fraction and training.skip_last_steps: ", objective,
+                   " learns from no denoising steps, expected 1 and 0");
+    }
+  }
+  if (training.full_finetuning()) {
+    if (training.dtype() != "float32") {
+      return fault("training.dtype: ", training.dtype(),
+                   ": training.full_finetuning needs float32, in which small updates are not lost");
+    }
+    if (training.kl_coefficient() > 0) {
+      return fault(
+          "training.kl_coefficient: training.full_finetuning keeps no base model to compare "
+          "with, expected 0");
+    }
+    if (config.sampling().merge_lora()) {
+      return fault("sampling.merge_lora: training.full_finetuning has no LoRA, expected false");
+    }
+  }
+  return absl::OkStatus();
+}
+
 }  // namespace
 
 absl::StatusOr<Config> ParseConfig(const std::string& yaml, const std::string& source,
@@ -174,6 +231,7 @@ absl::Status ValidateConfig(const Config& config) {
                  "cluster.learner_ranks (",
                  step_samples, " × ", config.cluster().learner_ranks(), ")");
   }
+  DDPO_RETURN_IF_ERROR(ValidateObjective(config));
   if (training.stat_min_count() > training.stat_buffer_size()) {
     return fault("training.stat_min_count: ", training.stat_min_count(),
                  " is more than training.stat_buffer_size (", training.stat_buffer_size(), ")");

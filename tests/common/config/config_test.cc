@@ -121,6 +121,42 @@ TEST(ConfigTest, ChecksWhatNoSingleKeyCanSay) {
       HasSubstr("training.stat_min_count: 16 is more than training.stat_buffer_size (8)"));
 }
 
+TEST(ConfigTest, TheScoreFunctionTakesOneStepAnEpochOnFreshSamples) {
+  const auto error = [](std::vector<std::string> overrides) {
+    overrides.insert(overrides.end(), {"training.objective=ddpo_sf", "sampling.batch_size=8",
+                                       "sampling.samples_per_epoch=64"});
+    return ErrorOf(kSmallest, overrides);
+  };
+  EXPECT_THAT(error({"training.minibatch_size=16", "training.gradient_accumulation=2"}),
+              HasSubstr("is 32, expected sampling.samples_per_epoch, 64"));
+  EXPECT_THAT(error({"training.minibatch_size=64", "training.inner_epochs=2"}),
+              HasSubstr("training.inner_epochs: 2"));
+  EXPECT_THAT(error({"training.minibatch_size=64", "training.max_staleness=1"}),
+              HasSubstr("training.max_staleness: 1"));
+  EXPECT_TRUE(ParseConfig(kSmallest, "run.yaml",
+                          {"training.objective=ddpo_sf", "sampling.samples_per_epoch=64",
+                           "training.minibatch_size=16", "training.gradient_accumulation=4"})
+                  .ok());
+}
+
+TEST(ConfigTest, RefusesOptionsThatContradictTheObjective) {
+  const auto error = [](const std::vector<std::string>& overrides) {
+    return ErrorOf(kSmallest, overrides);
+  };
+  EXPECT_THAT(error({"training.objective=rwr", "training.kl_coefficient=0.1"}),
+              HasSubstr("training.kl_coefficient: rwr"));
+  EXPECT_THAT(error({"training.objective=rwr_sparse", "training.timestep_fraction=0.5"}),
+              HasSubstr("rwr_sparse learns from no denoising steps"));
+  EXPECT_THAT(error({"training.objective=rwr", "training.decoupled=true"}),
+              HasSubstr("training.decoupled: rwr has no ratio"));
+  EXPECT_THAT(error({"training.full_finetuning=true", "training.dtype=bfloat16"}),
+              HasSubstr("training.dtype: bfloat16"));
+  EXPECT_THAT(error({"training.full_finetuning=true", "training.kl_coefficient=0.1"}),
+              HasSubstr("keeps no base model"));
+  EXPECT_THAT(error({"training.full_finetuning=true", "sampling.merge_lora=true"}),
+              HasSubstr("sampling.merge_lora"));
+}
+
 TEST(ConfigTest, RefusesPlainTextBeyondLoopback) {
   for (const char* host : {"0.0.0.0", "10.0.0.1", "127.example.com", "::1", "''"}) {
     EXPECT_THAT(ErrorOf(std::string(kSmallest) + "cluster: {listen_host: '" + host + "'}\n"),
