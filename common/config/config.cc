@@ -252,7 +252,11 @@ std::string ConfigToYaml(const Config& config) {
   return absl::StrCat(out.c_str(), "\n");
 }
 
-std::string ConfigDigest(const Config& config) { return Sha256Hex(ConfigToYaml(config)); }
+std::string ConfigDigest(const Config& config) {
+  Config without_security = config;
+  without_security.clear_security();
+  return Sha256Hex(ConfigToYaml(without_security));
+}
 
 std::vector<std::string> ConfigDifferences(const Config& before, const Config& after) {
   std::vector<std::string> differences;

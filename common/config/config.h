@@ -29,7 +29,8 @@ absl::Status ValidateConfig(const config::v1::Config& config);
 // Every key with its value; ParseConfig gives the same configuration back.
 std::string ConfigToYaml(const config::v1::Config& config);
 
-// SHA-256 of the resolved configuration, hexadecimal.
+// SHA-256 of the resolved configuration, hexadecimal; without `security`, which may change at any
+// time and is each machine's own.
 std::string ConfigDigest(const config::v1::Config& config);
 
 // Keys whose values differ, as in `sampling.num_steps: 10 → 20`.

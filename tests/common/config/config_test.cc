@@ -1,5 +1,6 @@
 #include "common/config/config.h"
 
+#include <filesystem>
 #include <fstream>
 #include <set>
 #include <string>
@@ -279,12 +280,26 @@ TEST(ConfigTest, NamesTheKeysInWhichTwoDiffer) {
   EXPECT_NE(ConfigDigest(*before), ConfigDigest(*after));
 }
 
+TEST(ConfigTest, DigestSaysNothingOfCertificatesAndTokens) {
+  const auto before = ParseConfig(kSmallest, "run.yaml");
+  const auto after = ParseConfig(kSmallest, "run.yaml", {"security.tls.certificate=other.crt"});
+  ASSERT_TRUE(before.ok() && after.ok()) << after.status();
+  EXPECT_THAT(ConfigToYaml(*after), HasSubstr("certificate: other.crt"));
+  EXPECT_EQ(ConfigDigest(*before), ConfigDigest(*after));
+}
+
 TEST(ConfigTest, LoadsEveryPreset) {
-  for (const char* preset : {"demo_compressibility", "demo_incompressibility"}) {
+  int presets = 0;
+  for (const auto& file :
+       std::filesystem::directory_iterator(testing::SourcePath("assets/configs"))) {
+    const std::string preset = file.path().stem().string();
     auto config = LoadConfig(preset);
     ASSERT_TRUE(config.ok()) << config.status();
     EXPECT_EQ(config->run().name(), preset);
+    EXPECT_TRUE(LoadPrompts(config->prompts()).ok()) << preset;
+    ++presets;
   }
+  EXPECT_GE(presets, 9);
   EXPECT_EQ(LoadConfig("no_such_preset").status().code(), absl::StatusCode::kNotFound);
 }
 
