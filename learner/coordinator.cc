@@ -346,6 +346,11 @@ int64_t Coordinator::leases() const {
   return static_cast<int64_t>(leased_.size());
 }
 
+int64_t Coordinator::waiting_tasks() const {
+  absl::MutexLock lock(&mutex_);
+  return static_cast<int64_t>(waiting_tasks_.size());
+}
+
 int64_t Coordinator::expired_leases() const {
   absl::MutexLock lock(&mutex_);
   return expired_leases_;

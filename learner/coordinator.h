@@ -89,8 +89,11 @@ class Coordinator {
   std::vector<cluster::v1::ActorStatus> ActorStatuses() const;
   int64_t policy_version() const;
   int64_t leases() const;
+  // Tasks that no actor holds.
+  int64_t waiting_tasks() const;
   int64_t expired_leases() const;
   int64_t failed_tasks() const;
+  absl::Duration lease_duration() const { return options_.lease_duration; }
   uint64_t generation() const { return options_.generation; }
   const std::string& run_id() const { return options_.run_id; }
   const std::string& model_digest() const { return options_.model_digest; }

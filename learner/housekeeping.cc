@@ -1,5 +1,6 @@
 #include "learner/housekeeping.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -9,6 +10,8 @@ namespace ddpo {
 namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(50);
+// An idle actor asks for a task every ten seconds, however short its leases are.
+constexpr absl::Duration kActorSilence = absl::Seconds(30);
 
 // A resumed run's ledger goes on where it was, and so do these counters.
 void RaiseTo(prometheus::Counter& counter, int64_t value) {
@@ -18,9 +21,10 @@ void RaiseTo(prometheus::Counter& counter, int64_t value) {
 
 }  // namespace
 
-Housekeeping::Housekeeping(Coordinator* coordinator, const TrajectoryBuffer* buffer,
-                           LearnerMetrics* metrics)
-    : coordinator_(coordinator), buffer_(buffer), metrics_(metrics), thread_([this] { Run(); }) {}
+Housekeeping::Housekeeping(const HousekeepingParts& parts) : parts_(parts) {
+  Look();
+  thread_ = std::thread([this] { Run(); });
+}
 
 Housekeeping::~Housekeeping() {
   {
@@ -32,29 +36,40 @@ Housekeeping::~Housekeeping() {
 
 void Housekeeping::Run() {
   while (true) {
-    coordinator_->Tick();
-    UpdateMetrics();
-    absl::MutexLock lock(&mutex_);
-    if (mutex_.AwaitWithTimeout(absl::Condition(&ending_), kTick)) return;
+    {
+      absl::MutexLock lock(&mutex_);
+      if (mutex_.AwaitWithTimeout(absl::Condition(&ending_), kTick)) return;
+    }
+    Look();
   }
 }
 
+void Housekeeping::Look() {
+  parts_.coordinator->Tick();
+  UpdateMetrics();
+  parts_.rpc->SetServing(kProgressHealth, parts_.monitor->SinceBeat() < parts_.stall);
+}
+
 void Housekeeping::UpdateMetrics() {
-  const cluster::v1::Ledger ledger = buffer_->ledger();
-  RaiseTo(metrics_->samples_received, ledger.received());
-  RaiseTo(metrics_->samples_trained, ledger.trained());
+  const cluster::v1::Ledger ledger = parts_.buffer->ledger();
+  RaiseTo(parts_.metrics->samples_received, ledger.received());
+  RaiseTo(parts_.metrics->samples_trained, ledger.trained());
   for (const auto& [reason, count] : ledger.dropped()) {
-    RaiseTo(metrics_->samples_dropped[reason], count);
+    RaiseTo(parts_.metrics->samples_dropped[reason], count);
   }
-  metrics_->samples_buffered.Set(static_cast<double>(ledger.buffered()));
-  metrics_->leases_outstanding.Set(static_cast<double>(coordinator_->leases()));
-  RaiseTo(metrics_->leases_expired, coordinator_->expired_leases());
-  RaiseTo(metrics_->tasks_failed, coordinator_->failed_tasks());
+  parts_.metrics->samples_buffered.Set(static_cast<double>(ledger.buffered()));
+  parts_.metrics->leases_outstanding.Set(static_cast<double>(parts_.coordinator->leases()));
+  RaiseTo(parts_.metrics->leases_expired, parts_.coordinator->expired_leases());
+  RaiseTo(parts_.metrics->tasks_failed, parts_.coordinator->failed_tasks());
   std::vector<int64_t> versions;
-  for (const auto& actor : coordinator_->ActorStatuses()) {
-    versions.push_back(actor.policy_version());
+  const double silence =
+      absl::ToDoubleSeconds(std::max(kActorSilence, parts_.coordinator->lease_duration()));
+  for (const auto& actor : parts_.coordinator->ActorStatuses()) {
+    if (actor.last_seen_seconds() <= silence) versions.push_back(actor.policy_version());
   }
-  metrics_->SetActors(versions, coordinator_->policy_version());
+  parts_.metrics->SetActors(versions, parts_.coordinator->policy_version());
+  parts_.metrics->progress_timestamp.Set(
+      absl::ToDoubleSeconds(parts_.monitor->LastProgress() - absl::UnixEpoch()));
 }
 
 }  // namespace ddpo

@@ -96,7 +96,15 @@ absl::Status Learner::MakeParts(PolicyTrainer* trainer, uint64_t generation) {
                                 .min_count = config.training().stat_min_count(),
                                 .clip = config.training().adv_clip()}));
   metrics_ = std::make_unique<LearnerMetrics>(*registry_);
+  metrics_->generation.Set(static_cast<double>(generation));
+  metrics_->epochs_target.Set(config.run().epochs());
   metrics_->staleness_bound.Set(config.training().max_staleness());
+  metrics_->checkpoint_interval_epochs.Set(config.checkpoint().every_epochs());
+  metrics_->actors_expected.Set(config.cluster().actors());
+  DDPO_ASSIGN_OR_RETURN(const auto failures, files_.Failures());
+  for (const auto& [reason, count] : failures) {
+    metrics_->run_failures[reason].Increment(static_cast<double>(count));
+  }
 
   CoordinatorOptions coordinator_options;
   coordinator_options.run_id =
@@ -112,7 +120,8 @@ absl::Status Learner::MakeParts(PolicyTrainer* trainer, uint64_t generation) {
   policies_ = std::make_unique<PolicyStore>(config.training().max_staleness() + 2);
   statistics_ = std::make_unique<PromptStatistics>(std::move(statistics));
   planner_ = std::make_unique<TaskPlanner>(config, std::move(prompts));
-  monitor_ = std::make_unique<RunMonitor>(coordinator_.get(), buffer_.get(), config.run().epochs());
+  monitor_ = std::make_unique<RunMonitor>(coordinator_.get(), buffer_.get(), config.run().epochs(),
+                                          failures);
   RunParts parts;
   parts.planner = planner_.get();
   parts.coordinator = coordinator_.get();
@@ -144,7 +153,14 @@ absl::Status Learner::Serve() {
     absl::StrAppend(&addresses, metrics_server_->address(), "\n");
   }
   LogInfo("serves on ", rpc_->address(), ", generation ", generation());
-  housekeeping_ = std::make_unique<Housekeeping>(coordinator_.get(), buffer_.get(), metrics_.get());
+  HousekeepingParts housekeeping;
+  housekeeping.coordinator = coordinator_.get();
+  housekeeping.buffer = buffer_.get();
+  housekeeping.monitor = monitor_.get();
+  housekeeping.metrics = metrics_.get();
+  housekeeping.rpc = rpc_.get();
+  housekeeping.stall = options_.stall;
+  housekeeping_ = std::make_unique<Housekeeping>(housekeeping);
   if (options_.address_file.empty()) return absl::OkStatus();
   return WriteFileAtomically(options_.address_file, addresses);
 }
@@ -159,9 +175,19 @@ absl::Status Learner::ServeMetrics() {
   return absl::OkStatus();
 }
 
+void Learner::NoteFailure(const absl::Status& status) {
+  monitor_->SetError(status.ToString());
+  const std::string reason = metrics_->non_finite_refused.Value() > 0 ? "non_finite"
+                             : !coordinator_->error().ok()            ? "tasks"
+                                                                      : "other";
+  metrics_->run_failures[reason].Increment();
+  const absl::Status noted = files_.CountFailure(reason);
+  if (!noted.ok()) LogError("the failure is not noted in the run's folder: ", noted.ToString());
+}
+
 absl::Status Learner::Run(const std::function<bool()>& stopping) {
   const absl::Status status = loop_->Run(stopping);
-  if (!status.ok() && !absl::IsCancelled(status)) monitor_->SetError(status.ToString());
+  if (!status.ok() && !absl::IsCancelled(status)) NoteFailure(status);
   coordinator_->End(status.ok() ? "the run is complete" : std::string(status.message()));
   // Actors that are between two calls hear of the end when they ask next; those that have a batch
   // in hand may be too late.

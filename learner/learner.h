@@ -43,6 +43,8 @@ struct LearnerOptions {
   bool allow_plain_text_anywhere = false;
   // Gets both addresses, a line each, once the learner serves; empty for none.
   std::string address_file;
+  // How long the run's thread may do nothing until health checks of kProgressHealth fail.
+  absl::Duration stall = absl::InfiniteDuration();
   // Longest time to wait at the end for actors to hear of it.
   absl::Duration farewell = absl::Seconds(3);
   // Longest time that calls under way are let end after that.
@@ -75,6 +77,8 @@ class Learner {
   absl::Status MakeParts(PolicyTrainer* trainer, uint64_t generation);
   absl::Status Serve();
   absl::Status ServeMetrics();
+  // Notes why the run failed, for this start's answers and for the next one.
+  void NoteFailure(const absl::Status& status);
 
   const LearnerOptions options_;
   const std::shared_ptr<prometheus::Registry> registry_;

@@ -27,6 +27,7 @@ constexpr int kExitBadConfig = 2;
 struct Flags {
   std::string config;
   LearnerOptions learner;
+  double stall_seconds = 3600;
   std::string log_level = "info";
 };
 
@@ -41,6 +42,10 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "Gets both addresses, a line each, once the learner serves");
   app->add_flag("--allow-plain-text-anywhere", flags->learner.allow_plain_text_anywhere,
                 "Listen without TLS beyond loopback");
+  app->add_option("--stall-seconds", flags->stall_seconds,
+                  "Longest time for one step of an epoch, as the update; after it health checks of "
+                  "ddpo.learner.progress fail")
+      ->check(CLI::PositiveNumber);
   app->add_option("--log-level", flags->log_level, "trace, debug, info, warning or error");
 }
 
@@ -51,6 +56,7 @@ struct Started {
 };
 
 absl::StatusOr<Started> Start(Flags flags) {
+  flags.learner.stall = absl::Seconds(flags.stall_seconds);
   DDPO_ASSIGN_OR_RETURN(flags.learner.config, LoadConfig(flags.config));
   DDPO_ASSIGN_OR_RETURN(const std::string model, FindResource(flags.learner.config.model()));
   DDPO_ASSIGN_OR_RETURN(flags.learner.model_digest, DigestModelFolder(model));

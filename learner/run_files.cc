@@ -31,6 +31,30 @@ absl::StatusOr<uint64_t> RunFiles::NextGeneration() {
   return generation;
 }
 
+absl::StatusOr<std::map<std::string, int64_t>> RunFiles::Failures() const {
+  std::map<std::string, int64_t> failures;
+  if (!file_system_->Exists(failures_path())) return failures;
+  DDPO_ASSIGN_OR_RETURN(const std::string text, file_system_->Read(failures_path()));
+  const auto json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  if (!json.is_object()) {
+    return absl::DataLossError(absl::StrCat(failures_path(), " is not a JSON object"));
+  }
+  for (const auto& [reason, count] : json.items()) {
+    if (!count.is_number_integer()) {
+      return absl::DataLossError(
+          absl::StrCat(failures_path(), ": ", reason, " is not a whole number"));
+    }
+    failures[reason] = count.get<int64_t>();
+  }
+  return failures;
+}
+
+absl::Status RunFiles::CountFailure(const std::string& reason) {
+  DDPO_ASSIGN_OR_RETURN(auto failures, Failures());
+  ++failures[reason];
+  return WriteFileAtomically(failures_path(), nlohmann::json(failures).dump() + "\n", file_system_);
+}
+
 absl::Status RunFiles::AppendMetrics(const std::string& json_line) {
   return file_system_->AppendSynced(metrics_path(), json_line + "\n");
 }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <string>
 
 #include "absl/status/status.h"
@@ -24,6 +25,11 @@ class RunFiles {
   // returned, so that no two starts have the same.
   absl::StatusOr<uint64_t> NextGeneration();
 
+  // Notes durably that a start of the run failed for this reason, and counts those of all starts.
+  absl::Status CountFailure(const std::string& reason);
+  // DATA_LOSS if the file cannot be read.
+  absl::StatusOr<std::map<std::string, int64_t>> Failures() const;
+
   // Appends one epoch's line to metrics.jsonl.
   absl::Status AppendMetrics(const std::string& json_line);
   // Removes lines of epochs from `epochs_done` on, which a resumed run writes again, and a torn
@@ -35,6 +41,7 @@ class RunFiles {
   absl::Status WriteFinalLora(const std::string& safetensors);
 
  private:
+  std::string failures_path() const { return JoinPath(run_dir_, "failures.json"); }
   std::string metrics_path() const { return JoinPath(run_dir_, "metrics.jsonl"); }
   std::string final_lora_path() const { return JoinPath(run_dir_, "lora/final.safetensors"); }
 

@@ -46,6 +46,8 @@ absl::Status RunLoop::Restore(const Checkpoint& checkpoint) {
   if (checkpoint.epochs_done > 0) parts_.buffer->MarkDone(checkpoint.epochs_done - 1);
   next_epoch_ = checkpoint.epochs_done;
   saved_epochs_ = checkpoint.epochs_done;
+  parts_.monitor->SetCheckpoint(saved_epochs_, /*written=*/false);
+  parts_.metrics->checkpoint_epochs.Set(static_cast<double>(saved_epochs_));
   elapsed_before_ = checkpoint.elapsed_seconds;
   restored_policies_ = checkpoint.policies;
   return absl::OkStatus();
@@ -65,7 +67,7 @@ absl::Status RunLoop::Run(const std::function<bool()>& stopping) {
   planned_epochs_ = next_epoch_;
   DDPO_RETURN_IF_ERROR(parts_.files->TruncateMetrics(next_epoch_));
   if (next_epoch_ == 0) {
-    DDPO_ASSIGN_OR_RETURN(const std::string lora, parts_.trainer->SerializePolicy());
+    DDPO_ASSIGN_OR_RETURN(const std::string lora, SerializePolicy());
     DDPO_RETURN_IF_ERROR(parts_.files->WriteLora(0, lora));
   }
   for (auto& [version, bytes] : restored_policies_) {
@@ -86,7 +88,7 @@ absl::Status RunLoop::Run(const std::function<bool()>& stopping) {
       DDPO_RETURN_IF_ERROR(Save(next_epoch_));
     }
   }
-  DDPO_ASSIGN_OR_RETURN(const std::string lora, parts_.trainer->SerializePolicy());
+  DDPO_ASSIGN_OR_RETURN(const std::string lora, SerializePolicy());
   DDPO_RETURN_IF_ERROR(parts_.files->WriteFinalLora(lora));
   parts_.monitor->Enter("complete", next_epoch_);
   return absl::OkStatus();
@@ -95,6 +97,7 @@ absl::Status RunLoop::Run(const std::function<bool()>& stopping) {
 absl::StatusOr<std::vector<TrainingSample>> RunLoop::Collect(
     int64_t epoch, const std::function<bool()>& stopping) {
   while (true) {
+    parts_.monitor->Beat();
     DDPO_RETURN_IF_ERROR(parts_.coordinator->error());
     if (stopping()) return absl::CancelledError("the learner was asked to stop");
     auto samples = parts_.buffer->TakeEpoch(epoch, clock_->Now() + kLook);
@@ -132,7 +135,7 @@ absl::Status RunLoop::RunEpoch(int64_t epoch, const std::function<bool()>& stopp
   const Stopwatch updating(clock_);
   auto update = parts_.trainer->TrainEpoch(samples, advantages, epoch);
   if (!update.ok()) {
-    parts_.metrics->non_finite_refused.Increment();
+    if (absl::IsInternal(update.status())) parts_.metrics->non_finite_refused.Increment();
     return update.status();
   }
   result.update = *update;
@@ -150,13 +153,15 @@ absl::Status RunLoop::RunEpoch(int64_t epoch, const std::function<bool()>& stopp
   return Report(epoch, result);
 }
 
-absl::Status RunLoop::Publish(int64_t version) {
+absl::StatusOr<std::string> RunLoop::SerializePolicy() {
   auto bytes = parts_.trainer->SerializePolicy();
-  if (!bytes.ok()) {
-    parts_.metrics->non_finite_refused.Increment();
-    return bytes.status();
-  }
-  parts_.policies->Publish(version, *std::move(bytes));
+  if (!bytes.ok()) parts_.metrics->non_finite_refused.Increment();
+  return bytes;
+}
+
+absl::Status RunLoop::Publish(int64_t version) {
+  DDPO_ASSIGN_OR_RETURN(std::string bytes, SerializePolicy());
+  parts_.policies->Publish(version, std::move(bytes));
   parts_.coordinator->Publish(version);
   parts_.metrics->policy_version.Set(static_cast<double>(version));
   return absl::OkStatus();
@@ -181,6 +186,8 @@ absl::Status RunLoop::Save(int64_t epochs_done) {
   checkpoint.elapsed_seconds = elapsed_before_ + absl::ToDoubleSeconds(clock_->Now() - start_);
   DDPO_RETURN_IF_ERROR(parts_.checkpoints->Write(checkpoint));
   saved_epochs_ = epochs_done;
+  parts_.monitor->SetCheckpoint(saved_epochs_, /*written=*/true);
+  parts_.metrics->checkpoint_epochs.Set(static_cast<double>(saved_epochs_));
   unreported_save_seconds_ += saving.Seconds();
   parts_.metrics->phase_seconds["checkpoint"].Observe(saving.Seconds());
   parts_.metrics->checkpoint_timestamp.Set(
@@ -232,6 +239,8 @@ absl::Status RunLoop::Report(int64_t epoch, const EpochResult& result) {
   metrics.epoch.Set(static_cast<double>(epoch));
   metrics.reward_mean.Set(reward_mean);
   metrics.reward_stddev.Set(reward_std);
+  // Not there where the reward servers do not flag such images.
+  metrics.near_constant_ratio.Set(reward_details.value("near_constant", 0.0));
   metrics.loss.Set(update.loss);
   metrics.approx_kl.Set(update.approx_kl);
   metrics.clip_fraction.Set(update.clip_fraction);
@@ -244,7 +253,6 @@ absl::Status RunLoop::Report(int64_t epoch, const EpochResult& result) {
   metrics.phase_seconds["advantages"].Observe(result.advantage_seconds);
   metrics.phase_seconds["update"].Observe(result.update_seconds);
   metrics.phase_seconds["publish"].Observe(result.publish_seconds);
-  metrics.progress_timestamp.Set(absl::ToDoubleSeconds(clock_->Now() - absl::UnixEpoch()));
   LogInfo(
       absl::StrFormat("epoch %d of %d: reward %.4f ± %.4f, %.2f samples/s, KL %.2e, clipped %.3f",
                       epoch + 1, config_.run().epochs(), reward_mean, reward_std,

@@ -65,6 +65,8 @@ class RunLoop {
   absl::Status RunEpoch(int64_t epoch, const std::function<bool()>& stopping);
   absl::StatusOr<std::vector<TrainingSample>> Collect(int64_t epoch,
                                                       const std::function<bool()>& stopping);
+  // The trainer's policy; counts one that is not finite.
+  absl::StatusOr<std::string> SerializePolicy();
   // Publishes the trainer's policy under this version, in which all tasks that wait for it go out.
   absl::Status Publish(int64_t version);
   absl::Status Save(int64_t epochs_done);

@@ -1,11 +1,54 @@
 #include "learner/run_monitor.h"
 
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+
 namespace ddpo {
+
+RunMonitor::RunMonitor(const Coordinator* coordinator, const TrajectoryBuffer* buffer,
+                       int64_t epochs_total, std::map<std::string, int64_t> failures, Clock* clock)
+    : coordinator_(coordinator),
+      buffer_(buffer),
+      epochs_total_(epochs_total),
+      failures_(std::move(failures)),
+      clock_(clock),
+      beat_(clock->Now()),
+      progress_(beat_) {}
 
 void RunMonitor::Enter(const std::string& phase, int64_t epoch) {
   absl::MutexLock lock(&mutex_);
   phase_ = phase;
   epoch_ = epoch;
+  beat_ = clock_->Now();
+}
+
+void RunMonitor::Beat() {
+  absl::MutexLock lock(&mutex_);
+  beat_ = clock_->Now();
+}
+
+absl::Duration RunMonitor::SinceBeat() const {
+  absl::MutexLock lock(&mutex_);
+  return clock_->Now() - beat_;
+}
+
+void RunMonitor::SetCheckpoint(int64_t epochs, bool written) {
+  absl::MutexLock lock(&mutex_);
+  checkpoint_epochs_ = epochs;
+  if (written) checkpoint_time_ = clock_->Now();
+}
+
+absl::Time RunMonitor::LastProgress() {
+  const int64_t received = buffer_->ledger().received();
+  const int64_t version = coordinator_->policy_version();
+  absl::MutexLock lock(&mutex_);
+  std::string mark = absl::StrCat(received, " ", version, " ", epoch_, " ", phase_);
+  if (mark != progress_mark_) {
+    progress_mark_ = std::move(mark);
+    progress_ = clock_->Now();
+  }
+  return progress_;
 }
 
 void RunMonitor::SetLastMetrics(const std::string& json) {
@@ -32,10 +75,19 @@ cluster::v1::GetStatusResponse RunMonitor::Status() const {
     status.set_epoch(epoch_);
     status.set_last_metrics_json(last_metrics_);
     status.set_error(error_);
+    const absl::Time now = clock_->Now();
+    status.set_progress_age_seconds(absl::ToDoubleSeconds(now - progress_));
+    status.set_checkpoint_epochs(checkpoint_epochs_);
+    status.set_checkpoint_age_seconds(checkpoint_time_ == absl::InfinitePast()
+                                          ? -1
+                                          : absl::ToDoubleSeconds(now - checkpoint_time_));
   }
   const TrajectoryBuffer::Progress progress = buffer_->EpochProgress(status.epoch());
   status.set_phase_done(progress.have);
   status.set_phase_total(progress.want);
+  status.set_tasks_leased(coordinator_->leases());
+  status.set_tasks_waiting(coordinator_->waiting_tasks());
+  status.mutable_failures()->insert(failures_.begin(), failures_.end());
   const auto delivered = buffer_->delivered();
   for (cluster::v1::ActorStatus& actor : coordinator_->ActorStatuses()) {
     if (const auto count = delivered.find(actor.actor_id()); count != delivered.end()) {

@@ -49,6 +49,9 @@ Batcher::Batcher(std::unique_ptr<Scorer> scorer, const BatcherOptions& options)
       // Two batches for each scoring thread: one is computed while the next is decoded. A longer
       // list would take the turns of callers that come later.
       prepared_limit_(2 * batch_size_ * std::max(1, options.scoring_threads)) {
+  if (options_.metrics != nullptr) {
+    options_.metrics->queue_limit.Set(static_cast<double>(options_.max_queue_items));
+  }
   const int scoring_threads =
       scorer_->info().thread_safe ? std::max(1, options_.scoring_threads) : 1;
   absl::MutexLock lock(&join_mu_);

@@ -8,15 +8,22 @@ namespace {
 
 prometheus::Gauge& Actors(prometheus::Registry& registry, const std::string& lag) {
   return GaugeFamily(registry, "ddpo_learner_actors",
-                     "Actors by how many policy versions they are behind the newest.")
+                     "Actors heard of within a lease's time or 30 s, by how many policy versions "
+                     "they are behind the newest.")
       .Add({{"lag", lag}});
 }
 
 }  // namespace
 
 LearnerMetrics::LearnerMetrics(prometheus::Registry& r)
-    : epoch(GaugeFamily(r, "ddpo_learner_epoch", "Epoch that is sampled or trained, from 0.")
+    : generation(GaugeFamily(r, "ddpo_learner_generation",
+                             "How often the run's learner has started, this start included.")
+                     .Add({})),
+      epoch(GaugeFamily(r, "ddpo_learner_epoch", "Epoch that is sampled or trained, from 0.")
                 .Add({})),
+      epochs_target(
+          GaugeFamily(r, "ddpo_learner_epochs_target", "Epochs after which the run is complete.")
+              .Add({})),
       policy_version(
           GaugeFamily(r, "ddpo_learner_policy_version", "Newest published policy version.")
               .Add({})),
@@ -40,6 +47,10 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& r)
       reward_stddev(GaugeFamily(r, "ddpo_learner_reward_stddev",
                                 "Standard deviation of the last epoch's rewards.")
                         .Add({})),
+      near_constant_ratio(GaugeFamily(r, "ddpo_learner_near_constant_ratio",
+                                      "Part of the last epoch's images that were nearly one "
+                                      "colour, 0 to 1.")
+                              .Add({})),
       loss(GaugeFamily(r, "ddpo_learner_loss", "Mean loss of the last update.").Add({})),
       approx_kl(GaugeFamily(r, "ddpo_learner_approx_kl",
                             "Half the mean squared log-ratio of the last update.")
@@ -72,9 +83,15 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& r)
                                       "Updates after which every weight was the same as before.")
                             .Add({})),
       non_finite_refused(CounterFamily(r, "ddpo_learner_non_finite_refused_total",
-                                       "Policies that were not published because a weight was not "
-                                       "finite.")
+                                       "Updates and policies that were refused because a loss, a "
+                                       "gradient or a weight was not finite.")
                              .Add({})),
+      run_failures(
+          CounterFamily(r, "ddpo_learner_run_failures_total",
+                        "Starts of the run that ended with an error, by reason: non_finite "
+                        "(a loss, gradient or weight), tasks (one failed too often) or "
+                        "other. Kept in the run's folder."),
+          "reason", {"non_finite", "tasks"}),
       phase_seconds(HistogramFamily(r, "ddpo_learner_phase_seconds",
                                     "Seconds that a phase of an epoch took."),
                     "phase", {"collect", "advantages", "update", "publish", "checkpoint"}, {},
@@ -84,11 +101,19 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& r)
                    "cause", {"samples", "actors"}),
       progress_timestamp(GaugeFamily(r, "ddpo_learner_progress_timestamp_seconds",
                                      "Unix time at which the learner last took a sample over, "
-                                     "stepped or published.")
+                                     "trained an epoch or published.")
                              .Add({})),
       checkpoint_timestamp(GaugeFamily(r, "ddpo_learner_checkpoint_timestamp_seconds",
-                                       "Unix time of the newest checkpoint; 0 before the first.")
+                                       "Unix time of the newest checkpoint that this start wrote; "
+                                       "0 before the first.")
                                .Add({})),
+      checkpoint_epochs(GaugeFamily(r, "ddpo_learner_checkpoint_epochs",
+                                    "Epochs that the newest checkpoint holds.")
+                            .Add({})),
+      checkpoint_interval_epochs(GaugeFamily(r, "ddpo_learner_checkpoint_interval_epochs",
+                                             "Epochs from one checkpoint to the next: "
+                                             "checkpoint.every_epochs.")
+                                     .Add({})),
       leases_outstanding(
           GaugeFamily(r, "ddpo_learner_leases_outstanding", "Tasks that actors hold.").Add({})),
       leases_expired(CounterFamily(r, "ddpo_learner_leases_expired_total",
@@ -97,6 +122,9 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& r)
       tasks_failed(CounterFamily(r, "ddpo_learner_tasks_failed_total",
                                  "Tasks that actors gave back with an error.")
                        .Add({})),
+      actors_expected(GaugeFamily(r, "ddpo_learner_actors_expected",
+                                  "Actors that the configuration names: cluster.actors.")
+                          .Add({})),
       actors_lag_0_(Actors(r, "0")),
       actors_lag_1_(Actors(r, "1")),
       actors_lag_2_(Actors(r, "2+")) {}

@@ -19,7 +19,9 @@ class LearnerMetrics {
   // The registry outlives the metrics.
   explicit LearnerMetrics(prometheus::Registry& registry);
 
+  prometheus::Gauge& generation;
   prometheus::Gauge& epoch;
+  prometheus::Gauge& epochs_target;
   prometheus::Gauge& policy_version;
 
   // The ledger: received = trained + Σ dropped + buffered. `dropped` by reason: duplicate,
@@ -32,6 +34,7 @@ class LearnerMetrics {
   // The last epoch's rewards and update.
   prometheus::Gauge& reward_mean;
   prometheus::Gauge& reward_stddev;
+  prometheus::Gauge& near_constant_ratio;
   prometheus::Gauge& loss;
   prometheus::Gauge& approx_kl;
   prometheus::Gauge& clip_fraction;
@@ -43,6 +46,8 @@ class LearnerMetrics {
   prometheus::Counter& optimizer_steps;
   prometheus::Counter& weights_unchanged;
   prometheus::Counter& non_finite_refused;
+  // By reason: non_finite, tasks, other. Goes on where the run's earlier starts left it.
+  LabelSet<prometheus::Counter> run_failures;
 
   // By phase of an epoch: collect, advantages, update, publish, checkpoint.
   LabelSet<prometheus::Histogram> phase_seconds;
@@ -50,13 +55,16 @@ class LearnerMetrics {
   LabelSet<prometheus::Counter> idle_seconds;
   prometheus::Gauge& progress_timestamp;
   prometheus::Gauge& checkpoint_timestamp;
+  prometheus::Gauge& checkpoint_epochs;
+  prometheus::Gauge& checkpoint_interval_epochs;
 
   prometheus::Gauge& leases_outstanding;
   prometheus::Counter& leases_expired;
   prometheus::Counter& tasks_failed;
+  prometheus::Gauge& actors_expected;
 
-  // Sets how many actors run which version from the versions that they acknowledged last: those
-  // with the newest, one behind, and two or more behind or none at all (−1).
+  // Sets how many live actors run which version from the versions that they acknowledged last:
+  // those with the newest, one behind, and two or more behind or none at all (−1).
   void SetActors(absl::Span<const int64_t> acknowledged_versions, int64_t newest_version);
 
  private:

@@ -26,6 +26,9 @@ ScorerMetrics::ScorerMetrics(prometheus::Registry& r, const std::string& scorer)
             "outcome", {"scored", "failed", "dropped", "refused"}, {{"scorer", scorer}}),
       queue_depth(GaugeFamily(r, "ddpo_reward_queue_depth", "Images that wait for the scorer.")
                       .Add({{"scorer", scorer}})),
+      queue_limit(GaugeFamily(r, "ddpo_reward_queue_limit",
+                              "Images that may wait for the scorer; further ones are refused.")
+                      .Add({{"scorer", scorer}})),
       batch_size(HistogramFamily(r, "ddpo_reward_batch_size", "Images scored in one call.")
                      .Add({{"scorer", scorer}}, BatchSizes())),
       queue_wait_seconds(HistogramFamily(r, "ddpo_reward_queue_wait_seconds",

@@ -28,6 +28,7 @@ struct ScorerMetrics {
   // (no room).
   LabelSet<prometheus::Counter> items;
   prometheus::Gauge& queue_depth;
+  prometheus::Gauge& queue_limit;
   prometheus::Histogram& batch_size;
   prometheus::Histogram& queue_wait_seconds;
   prometheus::Histogram& compute_seconds;

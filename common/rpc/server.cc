@@ -105,6 +105,10 @@ RpcServer::~RpcServer() {
 
 void RpcServer::SetNotServing() { server_->GetHealthCheckService()->SetServingStatus(false); }
 
+void RpcServer::SetServing(const std::string& name, bool serving) {
+  server_->GetHealthCheckService()->SetServingStatus(name, serving);
+}
+
 void RpcServer::Drain(absl::Duration deadline) {
   SetNotServing();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + deadline));

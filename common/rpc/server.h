@@ -41,6 +41,9 @@ class RpcServer {
 
   // Says NOT_SERVING to health checks; calls are still served.
   void SetNotServing();
+  // What health checks for this name hear; it need not be a service's. For what a probe has to know
+  // beyond whether calls are served.
+  void SetServing(const std::string& name, bool serving);
   // SetNotServing, then refuses new calls and lets those under way end until the deadline, when
   // they are cancelled.
   void Drain(absl::Duration deadline);

@@ -13,7 +13,9 @@
 #include "absl/strings/str_split.h"
 #include "absl/synchronization/notification.h"
 #include "common/base/files.h"
+#include "common/rpc/channel.h"
 #include "tests/cluster/in_process_cluster.h"
+#include "tests/testing/grpc_probe.h"
 #include "tests/testing/temp_dir.h"
 
 namespace ddpo {
@@ -22,6 +24,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+using testing::HashingTrainer;
 using testing::HashReward;
 using testing::InProcessActor;
 using testing::InProcessLearner;
@@ -336,6 +339,38 @@ TEST(InProcessClusterTest, WeightsThatAreNotFiniteAreNotPublished) {
   const absl::Status status = learner.RunToTheEnd();
   EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
   EXPECT_THAT(std::string(status.message()), HasSubstr("unet.down is not finite"));
+}
+
+TEST(InProcessClusterTest, TheNextStartStillTellsThatTheRunFailed) {
+  const TempDir dir;
+  {
+    InProcessLearner learner(SmallRun(), dir.path());
+    learner.trainer().FailPolicies(absl::InternalError("unet.down is not finite"));
+    EXPECT_FALSE(learner.RunToTheEnd().ok());
+    EXPECT_EQ(learner->metrics().run_failures["non_finite"].Value(), 1);
+  }
+  InProcessLearner next(SmallRun(), dir.path());
+  EXPECT_EQ(next->metrics().run_failures["non_finite"].Value(), 1);
+  EXPECT_EQ(next->metrics().generation.Value(), 2);
+  EXPECT_EQ(next->Status().failures().at("non_finite"), 1);
+}
+
+TEST(InProcessClusterTest, HealthChecksOfProgressFailOnceTheRunsThreadHangs) {
+  const auto health = [](absl::Duration stall) {
+    const TempDir dir;
+    LearnerOptions options;
+    options.config = SmallRun();
+    options.run_dir = dir.path();
+    options.metrics_listen.clear();
+    options.stall = stall;
+    HashingTrainer trainer;
+    auto learner = Learner::Start(options, &trainer);
+    EXPECT_TRUE(learner.ok()) << learner.status();
+    // Run is not called, so nothing beats.
+    return testing::CheckHealth(*CreateChannel((*learner)->address()), kProgressHealth);
+  };
+  EXPECT_EQ(health(absl::Hours(1)), "SERVING");
+  EXPECT_EQ(health(absl::ZeroDuration()), "NOT_SERVING");
 }
 
 TEST(InProcessClusterTest, AnotherConfigurationIsRefusedByItsKeys) {

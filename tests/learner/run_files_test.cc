@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <string>
+#include <utility>
 
 #include "tests/testing/temp_dir.h"
 
@@ -24,6 +25,22 @@ TEST_F(RunFilesTest, EveryStartHasAGenerationOfItsOwn) {
   EXPECT_EQ(*files_.NextGeneration(), 1);
   EXPECT_EQ(*files_.NextGeneration(), 2);
   EXPECT_EQ(*RunFiles(dir_.path()).NextGeneration(), 3);
+}
+
+TEST_F(RunFilesTest, FailuresAreCountedOverAllStarts) {
+  EXPECT_TRUE(files_.Failures()->empty());
+  ASSERT_TRUE(files_.CountFailure("non_finite").ok());
+  ASSERT_TRUE(RunFiles(dir_.path()).CountFailure("non_finite").ok());
+  ASSERT_TRUE(files_.CountFailure("tasks").ok());
+  EXPECT_THAT(*RunFiles(dir_.path()).Failures(),
+              ElementsAre(std::pair("non_finite", 2), std::pair("tasks", 1)));
+}
+
+TEST_F(RunFilesTest, FailuresThatCannotBeReadAreAnError) {
+  ASSERT_TRUE(WriteFileAtomically(dir_ / "failures.json", "{\"tasks\": \"x\"}").ok());
+  EXPECT_EQ(files_.Failures().status().code(), absl::StatusCode::kDataLoss);
+  ASSERT_TRUE(WriteFileAtomically(dir_ / "failures.json", "3").ok());
+  EXPECT_EQ(files_.CountFailure("tasks").code(), absl::StatusCode::kDataLoss);
 }
 
 TEST_F(RunFilesTest, AGenerationThatCannotBeReadIsAnError) {
