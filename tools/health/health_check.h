@@ -1,0 +1,19 @@
+#pragma once
+
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/time/time.h"
+
+namespace ddpo {
+
+// Asks a server's health service (grpc.health.v1) in plain text. The name is a service's, or empty
+// for the server as a whole.
+//   OK                 SERVING
+//   UNAVAILABLE        another answer, or none until the deadline
+//   NOT_FOUND          the server knows no such name
+//   INVALID_ARGUMENT   the address
+absl::Status CheckHealth(const std::string& address, const std::string& service,
+                         absl::Duration deadline);
+
+}  // namespace ddpo
