@@ -1,17 +1,19 @@
 #include "common/rpc/channel.h"
 
 #include <grpcpp/create_channel.h>
-#include <grpcpp/security/credentials.h>
 #include <grpcpp/support/channel_arguments.h>
 
 #include "common/base/address.h"
 #include "common/base/status_macros.h"
+#include "common/rpc/credentials.h"
 
 namespace ddpo {
 
 absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& address,
                                                              const ChannelOptions& options) {
-  DDPO_RETURN_IF_ERROR(ParseHostPort(address).status());
+  DDPO_ASSIGN_OR_RETURN(const HostPort target, ParseHostPort(address));
+  DDPO_ASSIGN_OR_RETURN(const auto credentials,
+                        CreateChannelCredentials(options.tls, options.token_file, target));
   grpc::ChannelArguments arguments;
   arguments.SetMaxReceiveMessageSize(options.max_message_bytes);
   arguments.SetMaxSendMessageSize(options.max_message_bytes);
@@ -29,7 +31,10 @@ absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& 
   if (options.wait_for_ready) {
     arguments.SetServiceConfigJSON(R"({"methodConfig":[{"name":[{}],"waitForReady":true}]})");
   }
-  return grpc::CreateCustomChannel(address, grpc::InsecureChannelCredentials(), arguments);
+  if (!options.tls.server_name_override().empty()) {
+    arguments.SetSslTargetNameOverride(options.tls.server_name_override());
+  }
+  return grpc::CreateCustomChannel(address, credentials, arguments);
 }
 
 }  // namespace ddpo

@@ -7,6 +7,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "ddpo/config/v1/security.pb.h"
 
 namespace ddpo {
 
@@ -20,10 +21,13 @@ struct ChannelOptions {
   // Calls wait until their deadline for a connection, where otherwise the first try that fails ends
   // them as UNAVAILABLE. For callers that don't retry.
   bool wait_for_ready = false;
+  // As in CreateChannelCredentials: without, plain text and no token.
+  config::v1::TlsConfig tls = {};
+  std::string token_file = "";
 };
 
 // A channel to `host:port`. Connects when first used, and again after a break. INVALID_ARGUMENT for
-// an address without a port.
+// an address without a port, and as CreateChannelCredentials.
 absl::StatusOr<std::shared_ptr<grpc::Channel>> CreateChannel(const std::string& address,
                                                              const ChannelOptions& options = {});
 

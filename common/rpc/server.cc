@@ -5,7 +5,6 @@
 #include <grpcpp/impl/server_builder_option.h>
 #include <grpcpp/impl/server_builder_plugin.h>
 #include <grpcpp/impl/server_initializer.h>
-#include <grpcpp/security/server_credentials.h>
 
 #include <chrono>
 #include <mutex>
@@ -15,6 +14,7 @@
 #include "common/base/address.h"
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
+#include "common/rpc/credentials.h"
 
 namespace ddpo {
 namespace {
@@ -61,15 +61,13 @@ class ServiceNamesOption : public grpc::ServerBuilderOption {
 absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
     const RpcServerOptions& options, const std::vector<grpc::Service*>& services) {
   DDPO_ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options.listen));
-  if (!options.allow_plain_text_anywhere && !IsLoopbackHost(listen.host)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("listen address ", options.listen,
-                     " is not loopback: plain text there has to be asked for"));
-  }
+  DDPO_ASSIGN_OR_RETURN(const auto credentials,
+                        CreateServerCredentials(options.tls, options.tokens_file, listen,
+                                                options.allow_plain_text_anywhere));
   EnablePlugins();
   grpc::ServerBuilder builder;
   int port = 0;
-  builder.AddListeningPort(options.listen, grpc::InsecureServerCredentials(), &port);
+  builder.AddListeningPort(options.listen, credentials, &port);
   builder.SetMaxReceiveMessageSize(options.max_message_bytes);
   builder.SetMaxSendMessageSize(options.max_message_bytes);
   // Two servers on one port would share its calls in silence.
@@ -87,10 +85,9 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   if (server->server_ == nullptr || port == 0) {
     return absl::UnavailableError(absl::StrCat("cannot listen on ", options.listen));
   }
+  if (!options.health_listen.empty()) DDPO_RETURN_IF_ERROR(server->StartHealthServer(options));
   // By itself the health service knows the server as a whole only.
-  for (const std::string& name : names) {
-    server->server_->GetHealthCheckService()->SetServingStatus(name, true);
-  }
+  for (const std::string& name : names) server->SetServing(name, true);
   listen.port = port;
   server->address_ = listen.ToString();
   if (!options.address_file.empty()) {
@@ -99,20 +96,49 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   return server;
 }
 
+absl::Status RpcServer::StartHealthServer(const RpcServerOptions& options) {
+  DDPO_ASSIGN_OR_RETURN(HostPort listen, ParseHostPort(options.health_listen));
+  DDPO_ASSIGN_OR_RETURN(const auto plain_text,
+                        CreateServerCredentials({}, "", listen, options.allow_plain_text_anywhere));
+  grpc::ServerBuilder builder;
+  builder.AddListeningPort(options.health_listen, plain_text, &listen.port);
+  builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
+  health_server_ = builder.BuildAndStart();
+  if (health_server_ == nullptr || listen.port == 0) {
+    return absl::UnavailableError(absl::StrCat("cannot listen on ", options.health_listen));
+  }
+  health_address_ = listen.ToString();
+  return absl::OkStatus();
+}
+
+std::vector<grpc::Server*> RpcServer::HealthServers() const {
+  if (health_server_ == nullptr) return {server_.get()};
+  return {server_.get(), health_server_.get()};
+}
+
 RpcServer::~RpcServer() {
   if (server_ != nullptr) Drain(absl::ZeroDuration());
 }
 
-void RpcServer::SetNotServing() { server_->GetHealthCheckService()->SetServingStatus(false); }
+void RpcServer::SetNotServing() {
+  for (grpc::Server* server : HealthServers()) {
+    server->GetHealthCheckService()->SetServingStatus(false);
+  }
+}
 
 void RpcServer::SetServing(const std::string& name, bool serving) {
-  server_->GetHealthCheckService()->SetServingStatus(name, serving);
+  for (grpc::Server* server : HealthServers()) {
+    server->GetHealthCheckService()->SetServingStatus(name, serving);
+  }
 }
 
 void RpcServer::Drain(absl::Duration deadline) {
   SetNotServing();
   server_->Shutdown(absl::ToChronoTime(absl::Now() + deadline));
   server_->Wait();
+  if (health_server_ == nullptr) return;
+  health_server_->Shutdown(absl::ToChronoTime(absl::Now()));
+  health_server_->Wait();
 }
 
 }  // namespace ddpo
