@@ -31,8 +31,8 @@ class Sampler {
  public:
   virtual ~Sampler() = default;
 
-  // Takes the policy's weights, a safetensors file with PEFT's keys. On an error the old policy
-  // stays.
+  // Takes the policy's weights, a safetensors file: a LoRA with PEFT's keys, or all of the UNet's
+  // as SerializeUNetWeights writes them. On an error the old policy stays.
   virtual absl::Status SetPolicy(const std::string& safetensors) = 0;
 
   // Denoises one batch. `cancelled` is asked between steps; true ends it with CANCELLED.

@@ -20,6 +20,9 @@ class TorchSampler : public Sampler {
   absl::Status SetPolicy(const std::string& safetensors) override {
     DDPO_ASSIGN_OR_RETURN(SafetensorsContents contents, ParseSafetensors(safetensors));
     try {
+      if (IsUNetWeights(contents)) {
+        return pipeline_->unet().SetWeights(std::move(contents.tensors));
+      }
       DDPO_ASSIGN_OR_RETURN(LoraWeights lora,
                             LoraFromContents(pipeline_->unet(), std::move(contents)));
       if (options_.merge_lora) return pipeline_->unet().MergeLora(lora);

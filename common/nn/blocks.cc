@@ -44,6 +44,7 @@ absl::StatusOr<Linear> Linear::LoadFromConv1x1(WeightLoader& loader, const std::
   DDPO_ASSIGN_OR_RETURN(const at::Tensor weight,
                         loader.Take(Key(prefix, "weight"), {out, in, 1, 1}));
   layer.weight_ = weight.view({out, in});
+  loader.Keep(Key(prefix, "weight"), layer.weight_);
   DDPO_ASSIGN_OR_RETURN(layer.bias_, loader.Take(Key(prefix, "bias"), {out}));
   return layer;
 }
@@ -65,6 +66,7 @@ absl::StatusOr<Conv2d> Conv2d::Load(WeightLoader& loader, const std::string& pre
   DDPO_ASSIGN_OR_RETURN(const at::Tensor weight,
                         loader.Take(Key(prefix, "weight"), {out, in, size, size}));
   layer.weight_ = weight.contiguous(at::MemoryFormat::ChannelsLast);
+  loader.Keep(Key(prefix, "weight"), layer.weight_);
   DDPO_ASSIGN_OR_RETURN(layer.bias_, loader.Take(Key(prefix, "bias"), {out}));
   if (stride == 1 && layer.padding_ == 1 && WinogradConv::Suits(weight)) {
     layer.winograd_ = WinogradConv(weight);
@@ -74,7 +76,8 @@ absl::StatusOr<Conv2d> Conv2d::Load(WeightLoader& loader, const std::string& pre
 
 at::Tensor Conv2d::Forward(const at::Tensor& x, const at::Tensor& shift,
                            const at::Tensor& residual) const {
-  if (winograd_.defined() && x.size(2) % 2 == 0 && x.size(3) % 2 == 0) {
+  const bool frozen = !weight_.requires_grad();
+  if (winograd_.defined() && frozen && x.size(2) % 2 == 0 && x.size(3) % 2 == 0) {
     return winograd_.Forward(x, shift.defined() ? bias_ + shift : bias_, residual);
   }
   at::Tensor input = x.contiguous(at::MemoryFormat::ChannelsLast);

@@ -12,8 +12,9 @@
 
 namespace ddpo {
 
-// The layers that the networks are built from, with frozen weights. Each loads from the keys under
-// its prefix. Images are [B,C,H,W], channels last in memory.
+// The layers that the networks are built from. Each loads from the keys under its prefix and is
+// differentiable in its weights where they require gradients. Images are [B,C,H,W], channels last
+// in memory.
 
 class Linear {
  public:

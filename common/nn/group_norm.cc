@@ -205,7 +205,7 @@ class GroupNormSiluFunction : public torch::autograd::Function<GroupNormSiluFunc
 
 at::Tensor GroupNormSilu(const at::Tensor& x, int64_t groups, const at::Tensor& weight,
                          const at::Tensor& bias, double eps, bool silu) {
-  if (!x.is_cpu() || x.scalar_type() != at::kFloat) {
+  if (!x.is_cpu() || x.scalar_type() != at::kFloat || weight.requires_grad()) {
     const at::Tensor y = at::group_norm(x, groups, weight, bias, eps);
     return silu ? at::silu(y) : y;
   }

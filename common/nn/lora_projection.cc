@@ -30,6 +30,11 @@ absl::StatusOr<LoraProjection> LoraProjection::Load(WeightLoader& loader, const 
   }
   projection.weight_ = at::cat(weights);
   if (bias) projection.bias_ = at::cat(biases);
+  for (size_t i = 0; i < names.size(); ++i) {
+    const auto row = static_cast<int64_t>(i) * out_features;
+    loader.Keep(projection.layer_names_[i] + ".weight", projection.weight_, row);
+    if (bias) loader.Keep(projection.layer_names_[i] + ".bias", projection.bias_, row);
+  }
   return projection;
 }
 

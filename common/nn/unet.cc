@@ -1,7 +1,10 @@
 #include "common/nn/unet.h"
 
+#include <ATen/core/grad_mode.h>
+
 #include <algorithm>
 #include <cmath>
+#include <map>
 #include <optional>
 #include <utility>
 
@@ -14,6 +17,10 @@
 
 namespace ddpo {
 namespace {
+
+// Metadata that tells a whole UNet from a LoRA.
+constexpr char kPolicyKey[] = "ddpo_policy";
+constexpr char kUNetPolicy[] = "unet";
 
 // The frequencies of diffusers' Timesteps: exp(−ln 10000 · i / (half − freq_shift)).
 at::Tensor TimestepFrequencies(const UNetConfig& config) {
@@ -43,7 +50,13 @@ struct UNet::Impl {
   std::vector<UNetBlock> down, up;  // in running order
   std::optional<UNetBlock> mid;
   std::vector<LoraTarget> lora_targets;
+  std::map<std::string, WeightLoader::Place> places;  // of every weight
+  std::vector<at::Tensor> trained;                    // leaves of autograd; empty while frozen
+  bool gradient_checkpointing = false;
 
+  static absl::StatusOr<std::unique_ptr<Impl>> Create(const UNetConfig& config,
+                                                      const NetworkOptions& options,
+                                                      WeightLoader loader);
   absl::Status Load(WeightLoader& loader);
   void CollectLoraTargets();
 
@@ -150,16 +163,64 @@ at::Tensor UNet::Impl::EmbedTimesteps(const at::Tensor& timesteps) const {
 UNet::UNet(std::unique_ptr<Impl> impl) : impl_(std::move(impl)) {}
 UNet::~UNet() = default;
 
+absl::StatusOr<std::unique_ptr<UNet::Impl>> UNet::Impl::Create(const UNetConfig& config,
+                                                               const NetworkOptions& options,
+                                                               WeightLoader loader) {
+  auto impl = std::make_unique<Impl>();
+  impl->config = config;
+  impl->options = options;
+  loader.RecordPlaces();
+  DDPO_RETURN_IF_ERROR(impl->Load(loader));
+  impl->places = loader.places();
+  impl->CollectLoraTargets();
+  return impl;
+}
+
 absl::StatusOr<std::unique_ptr<UNet>> UNet::Load(const std::string& dir,
                                                  const NetworkOptions& options) {
-  auto impl = std::make_unique<Impl>();
-  impl->options = options;
-  DDPO_ASSIGN_OR_RETURN(impl->config, ReadUNetConfig(absl::StrCat(dir, "/config.json")));
+  DDPO_ASSIGN_OR_RETURN(const UNetConfig config, ReadUNetConfig(absl::StrCat(dir, "/config.json")));
   DDPO_ASSIGN_OR_RETURN(WeightLoader loader, WeightLoader::Open(dir, options));
-  DDPO_RETURN_IF_ERROR(impl->Load(loader));
-  impl->CollectLoraTargets();
+  DDPO_ASSIGN_OR_RETURN(std::unique_ptr<Impl> impl,
+                        Impl::Create(config, options, std::move(loader)));
   return std::unique_ptr<UNet>(new UNet(std::move(impl)));
 }
+
+absl::Status UNet::SetWeights(NamedTensors weights) {
+  DDPO_ASSIGN_OR_RETURN(
+      std::unique_ptr<Impl> impl,
+      Impl::Create(impl_->config, impl_->options,
+                   WeightLoader::FromTensors("UNet weights", std::move(weights), impl_->options)));
+  impl->gradient_checkpointing = impl_->gradient_checkpointing;
+  impl_ = std::move(impl);
+  return absl::OkStatus();
+}
+
+NamedTensors UNet::MakeTrainable() {
+  NamedTensors leaves;
+  for (auto& [key, place] : impl_->places) {
+    if (place.first_row != 0) continue;
+    place.tensor.requires_grad_(true);
+    impl_->trained.push_back(place.tensor);
+    leaves[key] = place.tensor;
+  }
+  return leaves;
+}
+
+NamedTensors UNet::Weights(const NamedTensors& trainable) const {
+  std::map<const at::TensorImpl*, std::string> names;
+  for (const auto& [key, place] : impl_->places) {
+    if (place.first_row == 0) names[place.tensor.unsafeGetTensorImpl()] = key;
+  }
+  NamedTensors weights;
+  for (const auto& [key, place] : impl_->places) {
+    const at::Tensor& whole = trainable.at(names.at(place.tensor.unsafeGetTensorImpl()));
+    weights[key] =
+        whole.detach().narrow(0, place.first_row, place.shape[0]).reshape(place.shape).contiguous();
+  }
+  return weights;
+}
+
+void UNet::set_gradient_checkpointing(bool on) { impl_->gradient_checkpointing = on; }
 
 std::shared_ptr<const UNet::TextKeyValues> UNet::PrepareText(
     const at::Tensor& encoder_hidden_states, const LoraWeights* lora) const {
@@ -193,9 +254,11 @@ at::Tensor UNet::Forward(const at::Tensor& sample, const at::Tensor& timesteps,
   TORCH_CHECK(text.layers().empty() || text.layers().front().batch == sample.size(0),
               "encoder_hidden_states has ", text.layers().front().batch, " rows, sample has ",
               sample.size(0));
-  const ForwardLora view = net.ViewLora(lora);
-  UNetContext context{
-      .time_embedding = net.EmbedTimesteps(timesteps), .text = text.layers().data(), .lora = &view};
+  UNetContext context{.time_embedding = net.EmbedTimesteps(timesteps),
+                      .text = text.layers().data(),
+                      .lora = std::make_shared<const ForwardLora>(net.ViewLora(lora)),
+                      .recompute = net.gradient_checkpointing && at::GradMode::is_enabled(),
+                      .weights = net.trained};
 
   at::Tensor x =
       net.conv_in.Forward(sample.to(at::TensorOptions(net.options.device).dtype(net.options.dtype),
@@ -224,5 +287,14 @@ int64_t UNet::in_channels() const { return impl_->config.in_channels; }
 int64_t UNet::sample_size() const { return impl_->config.sample_size; }
 int64_t UNet::cross_attention_dim() const { return impl_->config.cross_attention_dim; }
 at::Device UNet::device() const { return impl_->options.device; }
+
+std::string SerializeUNetWeights(const NamedTensors& weights) {
+  return SerializeSafetensors(weights, {{"format", "pt"}, {kPolicyKey, kUNetPolicy}});
+}
+
+bool IsUNetWeights(const SafetensorsContents& contents) {
+  const auto found = contents.metadata.find(kPolicyKey);
+  return found != contents.metadata.end() && found->second == kUNetPolicy;
+}
 
 }  // namespace ddpo

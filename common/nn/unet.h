@@ -45,6 +45,20 @@ class UNet {
   absl::Status MergeLora(const LoraWeights& lora);
   void UnmergeLora();
 
+  // Turns the weights into leaves of autograd and returns them, float32; some hold several of
+  // diffusers' tensors. Forward then takes kernels that are differentiable in them, and differs by
+  // rounding errors from that of a frozen UNet. Call once, on a UNet loaded in float32.
+  NamedTensors MakeTrainable();
+  // Tensors of MakeTrainable's names and shapes under diffusers' keys, in diffusers' shapes.
+  NamedTensors Weights(const NamedTensors& trainable) const;
+  // Takes up weights under diffusers' keys; on an error, as those of Load, the old ones stay. Not
+  // while another thread is in Forward, nor after MakeTrainable.
+  absl::Status SetWeights(NamedTensors weights);
+
+  // Whether backward passes compute activations again instead of keeping them: less memory, more
+  // time, the same gradients.
+  void set_gradient_checkpointing(bool on);
+
   // Prefixes of the projections that LoRA adapts, in key order, as in
   // `unet.mid_block.attentions.0.transformer_blocks.0.attn2.to_v`, with their (in, out) sizes.
   struct LoraTarget {
@@ -63,5 +77,10 @@ class UNet {
   explicit UNet(std::unique_ptr<Impl> impl);
   std::unique_ptr<Impl> impl_;
 };
+
+// A policy that is a whole UNet, as a safetensors file: weights under diffusers' keys, told from a
+// LoRA by its metadata.
+std::string SerializeUNetWeights(const NamedTensors& weights);
+bool IsUNetWeights(const SafetensorsContents& contents);
 
 }  // namespace ddpo

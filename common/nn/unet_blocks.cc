@@ -4,6 +4,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/nn/recompute.h"
 
 namespace ddpo {
 namespace {
@@ -105,8 +106,18 @@ absl::StatusOr<UNetBlock> UNetBlock::LoadUp(WeightLoader& loader, const UNetConf
   return block;
 }
 
+at::Tensor UNetBlock::ForwardResnet(size_t index, const at::Tensor& x,
+                                    const UNetContext& context) const {
+  const ResnetBlock2D& resnet = resnets_[index];
+  if (!context.recompute) return resnet.Forward(x, context.time_embedding);
+  return Recompute({x, context.time_embedding}, context.weights,
+                   [&resnet](const std::vector<at::Tensor>& inputs) {
+                     return resnet.Forward(inputs[0], inputs[1]);
+                   });
+}
+
 at::Tensor UNetBlock::ForwardLayer(size_t index, const at::Tensor& x, UNetContext& context) const {
-  at::Tensor hidden = resnets_[index].Forward(x, context.time_embedding);
+  at::Tensor hidden = ForwardResnet(index, x, context);
   if (transformers_.empty()) return hidden;
   return ForwardTransformer(index, hidden, context);
 }
@@ -114,8 +125,25 @@ at::Tensor UNetBlock::ForwardLayer(size_t index, const at::Tensor& x, UNetContex
 at::Tensor UNetBlock::ForwardTransformer(size_t index, const at::Tensor& x,
                                          UNetContext& context) const {
   const KeyValue* text = context.text;
-  context.text += transformers_[index].blocks().size();
-  return transformers_[index].Forward(x, text, *context.lora);
+  const Transformer2D& transformer = transformers_[index];
+  const size_t blocks = transformer.blocks().size();
+  context.text += blocks;
+  if (!context.recompute) return transformer.Forward(x, text, *context.lora);
+  std::vector<at::Tensor> inputs = {x};
+  for (size_t i = 0; i < blocks; ++i) inputs.push_back(text[i].rows);
+  std::vector<at::Tensor> parameters = context.weights;
+  for (const LoraPair& pair : context.lora->pairs) {
+    parameters.insert(parameters.end(), {pair.a, pair.b});
+  }
+  return Recompute(inputs, parameters,
+                   [&transformer, lora = context.lora,
+                    batch = x.size(0)](const std::vector<at::Tensor>& tensors) {
+                     std::vector<KeyValue> key_values;
+                     for (size_t i = 1; i < tensors.size(); ++i) {
+                       key_values.push_back({tensors[i], batch});
+                     }
+                     return transformer.Forward(tensors[0], key_values.data(), *lora);
+                   });
 }
 
 at::Tensor UNetBlock::ForwardDown(at::Tensor x, UNetContext& context,
@@ -132,10 +160,10 @@ at::Tensor UNetBlock::ForwardDown(at::Tensor x, UNetContext& context,
 }
 
 at::Tensor UNetBlock::ForwardMid(at::Tensor x, UNetContext& context) const {
-  x = resnets_.front().Forward(x, context.time_embedding);
+  x = ForwardResnet(0, x, context);
   for (size_t i = 0; i < transformers_.size(); ++i) {
     x = ForwardTransformer(i, x, context);
-    x = resnets_[i + 1].Forward(x, context.time_embedding);
+    x = ForwardResnet(i + 1, x, context);
   }
   return x;
 }

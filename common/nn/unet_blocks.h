@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -19,7 +20,11 @@ namespace ddpo {
 struct UNetContext {
   at::Tensor time_embedding;       // [B,E], after its SiLU
   const KeyValue* text = nullptr;  // keys and values of the transformer blocks, in running order
-  const ForwardLora* lora = nullptr;
+  std::shared_ptr<const ForwardLora> lora;
+  // Keeps each ResNet's and each Transformer2D's inputs for the backward pass instead of all that
+  // they compute.
+  bool recompute = false;
+  std::vector<at::Tensor> weights;  // the UNet's own that are trained
 };
 
 // One level of a UNet on the way down, in the middle or on the way up: ResNets, each followed by a
@@ -45,6 +50,7 @@ class UNetBlock {
   const std::vector<Transformer2D>& transformers() const { return transformers_; }
 
  private:
+  at::Tensor ForwardResnet(size_t index, const at::Tensor& x, const UNetContext& context) const;
   at::Tensor ForwardLayer(size_t index, const at::Tensor& x, UNetContext& context) const;
   at::Tensor ForwardTransformer(size_t index, const at::Tensor& x, UNetContext& context) const;
 

@@ -54,7 +54,16 @@ absl::StatusOr<at::Tensor> WeightLoader::Take(const std::string& key, at::IntArr
                                                    ", expected floating-point numbers"));
   }
   taken_.insert(key);
-  return tensor.to(options_.device, options_.dtype);
+  at::Tensor taken = tensor.to(options_.device, options_.dtype);
+  if (record_places_) places_[key] = {taken, 0, shape.vec()};
+  return taken;
+}
+
+void WeightLoader::Keep(const std::string& key, const at::Tensor& tensor, int64_t first_row) {
+  if (!record_places_) return;
+  Place& place = places_.at(key);
+  place.tensor = tensor;
+  place.first_row = first_row;
 }
 
 bool WeightLoader::ContainsPrefix(const std::string& prefix) const {

@@ -2,8 +2,10 @@
 
 #include <ATen/ATen.h>
 
+#include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -24,6 +26,25 @@ class WeightLoader {
   // INVALID_ARGUMENT for a key that is missing or has another shape.
   absl::StatusOr<at::Tensor> Take(const std::string& key, at::IntArrayRef shape);
 
+  // Weights that are in memory already; `source` stands for the path in errors.
+  static WeightLoader FromTensors(const std::string& source, NamedTensors tensors,
+                                  const NetworkOptions& options) {
+    return WeightLoader(source, std::move(tensors), options);
+  }
+
+  // Where a network keeps a weight: `shape` as in the file, in rows `first_row` … of `tensor`.
+  struct Place {
+    at::Tensor tensor;
+    int64_t first_row = 0;
+    std::vector<int64_t> shape;
+  };
+  // From here on the places of taken weights are recorded.
+  void RecordPlaces() { record_places_ = true; }
+  // Says that a taken weight is not kept as Take gave it but within `tensor`.
+  void Keep(const std::string& key, const at::Tensor& tensor, int64_t first_row = 0);
+  // The recorded places, by key.
+  const std::map<std::string, Place>& places() const { return places_; }
+
   bool Contains(const std::string& key) const { return contents_.contains(key); }
   // Whether some key begins so.
   bool ContainsPrefix(const std::string& prefix) const;
@@ -41,6 +62,8 @@ class WeightLoader {
   std::string path_;
   NamedTensors contents_;
   std::set<std::string> taken_;
+  bool record_places_ = false;
+  std::map<std::string, Place> places_;
   NetworkOptions options_;
 };
 
