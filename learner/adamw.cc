@@ -39,7 +39,9 @@ std::string ShapeOf(const at::Tensor& tensor) {
 
 struct AdamW::Impl {
   Impl(const NamedTensors& named, const AdamWOptions& options)
-      : parameters(named), optimizer(Values(named), LibTorchOptions(options)) {}
+      : learning_rate(options.learning_rate),
+        parameters(named),
+        optimizer(Values(named), LibTorchOptions(options)) {}
 
   // The tensor's moments; null before the first step.
   torch::optim::AdamWParamState* StateOf(const at::Tensor& parameter) {
@@ -48,6 +50,7 @@ struct AdamW::Impl {
     return static_cast<torch::optim::AdamWParamState*>(entry->second.get());
   }
 
+  const double learning_rate;
   NamedTensors parameters;
   torch::optim::AdamW optimizer;
 };
@@ -57,12 +60,21 @@ AdamW::AdamW(const NamedTensors& parameters, const AdamWOptions& options)
 
 AdamW::~AdamW() = default;
 
-void AdamW::Step(const NamedTensors& gradients) {
+void AdamW::Step(const NamedTensors& gradients, double learning_rate_factor) {
+  for (torch::optim::OptimizerParamGroup& group : impl_->optimizer.param_groups()) {
+    group.options().set_lr(impl_->learning_rate * learning_rate_factor);
+  }
   for (auto& [name, parameter] : impl_->parameters) {
     parameter.mutable_grad() = gradients.at(name);
   }
   impl_->optimizer.step();
   for (auto& [name, parameter] : impl_->parameters) parameter.mutable_grad().reset();
+}
+
+int64_t AdamW::steps() const {
+  const auto& state = impl_->optimizer.state();
+  if (state.empty()) return 0;
+  return static_cast<const torch::optim::AdamWParamState*>(state.begin()->second.get())->step();
 }
 
 NamedTensors AdamW::State() const {

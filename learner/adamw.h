@@ -25,8 +25,12 @@ class AdamW {
   AdamW(const NamedTensors& parameters, const AdamWOptions& options);
   ~AdamW();
 
-  // One step. `gradients` holds a tensor of the parameter's shape for each parameter.
-  void Step(const NamedTensors& gradients);
+  // One step at `learning_rate_factor` times the learning rate. `gradients` holds a tensor of the
+  // parameter's shape for each parameter.
+  void Step(const NamedTensors& gradients, double learning_rate_factor = 1);
+
+  // Steps taken so far.
+  int64_t steps() const;
 
   // The moments as `exp_avg.NAME` and `exp_avg_sq.NAME`, and `step` [1] int64. Empty before the
   // first step.

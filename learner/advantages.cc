@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/statistics.h"
+#include "common/base/status_macros.h"
 
 namespace ddpo {
 namespace {
@@ -46,17 +47,7 @@ void PromptStatistics::Remember(const std::string& prompt, double reward) {
 
 absl::StatusOr<std::vector<double>> PromptStatistics::Update(absl::Span<const std::string> prompts,
                                                              absl::Span<const double> rewards) {
-  if (prompts.size() != rewards.size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("advantages: ", prompts.size(), " prompts for ", rewards.size(), " rewards"));
-  }
-  for (size_t i = 0; i < rewards.size(); ++i) {
-    if (!std::isfinite(rewards[i])) {
-      return absl::InvalidArgumentError(absl::StrCat("advantages: the reward of sample ", i, " (“",
-                                                     prompts[i], "”) is ", rewards[i],
-                                                     ", expected a finite number"));
-    }
-  }
+  DDPO_RETURN_IF_ERROR(CheckRewards(prompts, rewards));
   if (rewards.empty()) return std::vector<double>();
   for (size_t i = 0; i < rewards.size(); ++i) Remember(prompts[i], rewards[i]);
   const Moments epoch = MomentsOf(rewards);

@@ -8,6 +8,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/types/span.h"
+#include "learner/sample_weighting.h"
 
 namespace ddpo {
 
@@ -24,7 +25,7 @@ struct AdvantageOptions {
 // population standard deviation. A prompt's rewards first join its buffer; then the buffer's mean
 // and standard deviation normalise them, or those of all rewards of the call where the buffer holds
 // fewer than min_count. As the PerPromptStatTracker of ddpo-pytorch and TRL. Thread-compatible.
-class PromptStatistics {
+class PromptStatistics : public SampleWeighting {
  public:
   // INVALID_ARGUMENT for sizes below 1 or a clip that is not positive.
   static absl::StatusOr<PromptStatistics> Create(const AdvantageOptions& options);
@@ -33,14 +34,14 @@ class PromptStatistics {
   // enter the buffers. INVALID_ARGUMENT, with nothing changed, for spans of unequal length and
   // rewards that are not finite.
   absl::StatusOr<std::vector<double>> Update(absl::Span<const std::string> prompts,
-                                             absl::Span<const double> rewards);
+                                             absl::Span<const double> rewards) override;
 
   // The buffers as JSON, for a checkpoint: equal buffers give equal bytes, every number survives to
   // the bit.
-  std::string SerializeState() const;
+  std::string SerializeState() const override;
   // INVALID_ARGUMENT, with nothing changed, for anything that SerializeState does not write.
   // Buffers longer than buffer_size keep their newest rewards.
-  absl::Status RestoreState(const std::string& state);
+  absl::Status RestoreState(const std::string& state) override;
 
  private:
   explicit PromptStatistics(const AdvantageOptions& options) : options_(options) {}

@@ -6,9 +6,7 @@ namespace ddpo {
 
 UnitLoss DdpoSfObjective::Loss(const TrainingUnit& unit, const at::Tensor& model_output) const {
   const PolicyRatio policy = ComputePolicyRatio(options_, scheduler_, unit, model_output);
-  UnitLoss result = policy.Report(options_);
-  result.loss = (-policy.advantages * policy.log_prob).mean();
-  return result;
+  return policy.Report(options_, (-policy.advantages * policy.log_prob).mean(), policy.ratio);
 }
 
 }  // namespace ddpo

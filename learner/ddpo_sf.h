@@ -13,6 +13,7 @@ class DdpoSfObjective : public Objective {
       : options_(options), scheduler_(scheduler) {}
 
   UnitLoss Loss(const TrainingUnit& unit, const at::Tensor& model_output) const override;
+  bool NeedsReference() const override { return options_.kl_coefficient > 0; }
 
  private:
   const ObjectiveOptions options_;

@@ -2,6 +2,7 @@
 
 #include <ATen/Parallel.h>
 #include <ATen/core/grad_mode.h>
+#include <torch/csrc/autograd/autograd.h>
 
 #include <cmath>
 #include <exception>
@@ -18,49 +19,48 @@ namespace {
 // waiting gradients take when one unit is slow.
 constexpr int64_t kUnitsAhead = 2;
 
-// d(loss)/d(LoRA), flat in key order; zero for tensors that the loss does not touch.
-absl::StatusOr<at::Tensor> FlatGradient(const NamedTensors& leaves, const at::Tensor& loss) {
-  loss.backward();
+// d(loss)/d(parameters), flat in key order; zero for tensors that the loss does not touch.
+absl::StatusOr<at::Tensor> FlatGradient(const NamedTensors& parameters, const at::Tensor& loss) {
+  std::vector<at::Tensor> leaves;
+  leaves.reserve(parameters.size());
+  for (const auto& [key, tensor] : parameters) leaves.push_back(tensor);
+  std::vector<at::Tensor> gradients =
+      torch::autograd::grad({loss}, leaves, /*grad_outputs=*/{}, /*retain_graph=*/false,
+                            /*create_graph=*/false, /*allow_unused=*/true);
   const at::NoGradGuard no_grad;
-  std::vector<at::Tensor> gradients;
-  gradients.reserve(leaves.size());
-  for (const auto& [key, tensor] : leaves) {
-    gradients.push_back(tensor.grad().defined() ? tensor.grad().flatten()
-                                                : at::zeros({tensor.numel()}, tensor.options()));
+  for (size_t i = 0; i < leaves.size(); ++i) {
+    gradients[i] = gradients[i].defined() ? gradients[i].flatten()
+                                          : at::zeros({leaves[i].numel()}, leaves[i].options());
   }
   at::Tensor gradient = at::cat(gradients);
   if (gradient.isfinite().all().item<bool>()) return gradient;
-  for (const auto& [key, tensor] : leaves) {
-    if (tensor.grad().defined() && !tensor.grad().isfinite().all().item<bool>()) {
+  auto part = gradients.begin();
+  for (const auto& [key, tensor] : parameters) {
+    if (!(part++)->isfinite().all().item<bool>()) {
       return absl::InternalError(absl::StrCat("the gradient of ", key, " is not finite"));
     }
   }
   return absl::InternalError("the gradient is not finite");
 }
 
-absl::StatusOr<at::Tensor> UnitGradient(const LoraWeights& lora, int64_t unit,
+absl::StatusOr<at::Tensor> UnitGradient(const NamedTensors& parameters, int64_t unit,
                                         const GradientWorkers::Units& units) {
-  try {
-    const at::AutoGradMode with_gradients(true);
-    LoraWeights leaves = lora;
-    for (auto& [key, tensor] : leaves.tensors) tensor = tensor.detach().requires_grad_(true);
-    DDPO_ASSIGN_OR_RETURN(const at::Tensor loss, units.loss(unit, leaves));
-    const double value = loss.item<double>();
-    if (!std::isfinite(value)) {
-      return absl::InternalError(absl::StrCat("the loss is ", value, ", expected a finite number"));
-    }
-    return FlatGradient(leaves.tensors, loss);
-  } catch (const std::exception& error) {
-    return absl::InternalError(error.what());
+  const at::AutoGradMode with_gradients(true);
+  DDPO_ASSIGN_OR_RETURN(const at::Tensor loss, units.loss(unit));
+  const double value = loss.item<double>();
+  if (!std::isfinite(value)) {
+    return absl::InternalError(absl::StrCat("the loss is ", value, ", expected a finite number"));
   }
+  return FlatGradient(parameters, loss);
 }
 
 }  // namespace
 
-// One call of SumGradients. Guarded by the workers' mutex.
+// What RunJob hands to the threads. Guarded by the workers' mutex.
 struct GradientWorkers::Job {
-  const LoraWeights& lora;
-  const Units& units;
+  int64_t count;
+  // A unit's result, computed without the mutex.
+  std::function<absl::StatusOr<at::Tensor>(int64_t unit)> compute;
   int64_t next_unit = 0;   // not handed out yet
   int64_t next_added = 0;  // its turn in the sum
   int in_flight = 0;
@@ -69,17 +69,17 @@ struct GradientWorkers::Job {
   int64_t failed_unit = -1;
   absl::Status error = absl::OkStatus();
 
-  bool Done() const { return in_flight == 0 && (!error.ok() || next_added == units.count); }
+  bool Done() const { return in_flight == 0 && (!error.ok() || next_added == count); }
 
   void Fail(int64_t unit, const absl::Status& status) {
     if (!error.ok() && failed_unit < unit) return;
     failed_unit = unit;
-    error = absl::Status(status.code(), absl::StrCat(units.name(unit), ": ", status.message()));
+    error = status;
   }
 
-  void Add(int64_t unit, at::Tensor gradient) {
+  void Add(int64_t unit, at::Tensor result) {
     const at::NoGradGuard no_grad;
-    waiting.emplace(unit, std::move(gradient));
+    waiting.emplace(unit, std::move(result));
     for (auto next = waiting.begin(); next != waiting.end() && next->first == next_added;
          next = waiting.erase(next), ++next_added) {
       if (sum.defined()) {
@@ -87,6 +87,14 @@ struct GradientWorkers::Job {
       } else {
         sum = std::move(next->second);
       }
+    }
+  }
+
+  absl::StatusOr<at::Tensor> TryCompute(int64_t unit) const {
+    try {
+      return compute(unit);
+    } catch (const std::exception& thrown) {
+      return absl::InternalError(thrown.what());
     }
   }
 };
@@ -116,7 +124,7 @@ GradientWorkers::~GradientWorkers() {
 
 bool GradientWorkers::WorkerCanGoOn() const {
   if (stopping_) return true;
-  return job_ != nullptr && job_->error.ok() && job_->next_unit < job_->units.count &&
+  return job_ != nullptr && job_->error.ok() && job_->next_unit < job_->count &&
          job_->next_unit < job_->next_added + kUnitsAhead * num_threads_;
 }
 
@@ -133,29 +141,49 @@ void GradientWorkers::Run() {
     const int64_t unit = job.next_unit++;
     ++job.in_flight;
     mutex_.Unlock();
-    absl::StatusOr<at::Tensor> gradient = UnitGradient(job.lora, unit, job.units);
+    absl::StatusOr<at::Tensor> result = job.TryCompute(unit);
     mutex_.Lock();
-    if (gradient.ok()) {
-      job.Add(unit, *std::move(gradient));
+    if (result.ok()) {
+      job.Add(unit, *std::move(result));
     } else {
-      job.Fail(unit, gradient.status());
+      job.Fail(unit, result.status());
     }
     --job.in_flight;
   }
 }
 
-absl::StatusOr<at::Tensor> GradientWorkers::SumGradients(const LoraWeights& lora,
-                                                         const Units& units) {
-  if (units.count < 1) {
-    return absl::InvalidArgumentError("no backward passes to sum the gradients of");
-  }
-  Job job{lora, units};
+absl::Status GradientWorkers::RunJob(Job& job) {
   absl::MutexLock lock(&mutex_);
   job_ = &job;
   mutex_.Await(absl::Condition(&job, &Job::Done));
   job_ = nullptr;
-  if (!job.error.ok()) return job.error;
+  return job.error;
+}
+
+absl::StatusOr<at::Tensor> GradientWorkers::SumGradients(const NamedTensors& parameters,
+                                                         const Units& units) {
+  if (units.count < 1) {
+    return absl::InvalidArgumentError("no backward passes to sum the gradients of");
+  }
+  Job job{.count = units.count,
+          .compute = [&](int64_t unit) { return UnitGradient(parameters, unit, units); }};
+  const absl::Status status = RunJob(job);
+  if (!status.ok()) {
+    return absl::Status(status.code(),
+                        absl::StrCat(units.name(job.failed_unit), ": ", status.message()));
+  }
   return job.sum;
+}
+
+absl::Status GradientWorkers::ForEach(int64_t count,
+                                      const std::function<absl::Status(int64_t unit)>& run) {
+  if (count < 1) return absl::OkStatus();
+  Job job{.count = count, .compute = [&](int64_t unit) -> absl::StatusOr<at::Tensor> {
+            const at::NoGradGuard no_grad;
+            DDPO_RETURN_IF_ERROR(run(unit));
+            return at::zeros({0});
+          }};
+  return RunJob(job);
 }
 
 }  // namespace ddpo

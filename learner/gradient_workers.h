@@ -12,20 +12,20 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/synchronization/mutex.h"
-#include "common/nn/lora.h"
+#include "common/tensors/safetensors.h"
 
 namespace ddpo {
 
-// Threads that compute the backward passes of one optimizer step side by side. The units' gradients
-// are added in the units' order, so the sum has the same bits for any number of threads, and is
-// what one thread would accumulate. One thread calls it.
+// Threads that compute the passes of one optimizer step side by side. The units' gradients are
+// added in the units' order, so the sum has the same bits for any number of threads, and is what
+// one thread would accumulate. One thread calls it.
 class GradientWorkers {
  public:
   // What one optimizer step is made of. The functions run on any worker, side by side.
   struct Units {
     int64_t count = 0;
-    // A unit's scalar loss, with LoRA tensors that require gradients.
-    std::function<absl::StatusOr<at::Tensor>(int64_t unit, const LoraWeights& lora)> loss;
+    // A unit's scalar loss of the parameters.
+    std::function<absl::StatusOr<at::Tensor>(int64_t unit)> loss;
     // What an error message calls the unit.
     std::function<std::string(int64_t unit)> name;
   };
@@ -38,14 +38,22 @@ class GradientWorkers {
   GradientWorkers(const GradientWorkers&) = delete;
   GradientWorkers& operator=(const GradientWorkers&) = delete;
 
-  // The sum over the units of d(loss)/d(LoRA), flattened in key order to [parameters] float32.
+  // The sum over the units of d(loss)/d(parameters), flattened in key order to [elements] float32.
+  // The parameters are leaves that require gradients; their .grad stays as it is.
   // The error of the first unit, in unit order, that failed: that of its loss function, or INTERNAL
   // for a loss or gradient that is not finite and for what LibTorch throws; with the unit's name.
-  absl::StatusOr<at::Tensor> SumGradients(const LoraWeights& lora, const Units& units)
+  absl::StatusOr<at::Tensor> SumGradients(const NamedTensors& parameters, const Units& units)
+      ABSL_LOCKS_EXCLUDED(mutex_);
+
+  // Runs each unit, 0 … count−1, without recording gradients. The error of the first, in unit
+  // order, that failed; INTERNAL for what LibTorch throws.
+  absl::Status ForEach(int64_t count, const std::function<absl::Status(int64_t unit)>& run)
       ABSL_LOCKS_EXCLUDED(mutex_);
 
  private:
   struct Job;
+
+  absl::Status RunJob(Job& job) ABSL_LOCKS_EXCLUDED(mutex_);
 
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
   bool WorkerCanGoOn() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);

@@ -11,6 +11,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "common/config/prompts.h"
+#include "learner/sample_weighting_factory.h"
 
 namespace ddpo {
 namespace {
@@ -90,11 +91,7 @@ absl::StatusOr<std::optional<Checkpoint>> Learner::ReadCheckpoint() {
 absl::Status Learner::MakeParts(PolicyTrainer* trainer, uint64_t generation) {
   const config::v1::Config& config = options_.config;
   DDPO_ASSIGN_OR_RETURN(std::vector<std::string> prompts, LoadPrompts(config.prompts()));
-  DDPO_ASSIGN_OR_RETURN(
-      PromptStatistics statistics,
-      PromptStatistics::Create({.buffer_size = config.training().stat_buffer_size(),
-                                .min_count = config.training().stat_min_count(),
-                                .clip = config.training().adv_clip()}));
+  DDPO_ASSIGN_OR_RETURN(statistics_, CreateSampleWeighting(config.training()));
   metrics_ = std::make_unique<LearnerMetrics>(*registry_);
   metrics_->generation.Set(static_cast<double>(generation));
   metrics_->epochs_target.Set(config.run().epochs());
@@ -118,7 +115,6 @@ absl::Status Learner::MakeParts(PolicyTrainer* trainer, uint64_t generation) {
   buffer_ = std::make_unique<TrajectoryBuffer>(config.sampling().num_steps(), /*rank=*/0);
   // Tasks sample with versions down to max_staleness behind the newest, which is one more.
   policies_ = std::make_unique<PolicyStore>(config.training().max_staleness() + 2);
-  statistics_ = std::make_unique<PromptStatistics>(std::move(statistics));
   planner_ = std::make_unique<TaskPlanner>(config, std::move(prompts));
   monitor_ = std::make_unique<RunMonitor>(coordinator_.get(), buffer_.get(), config.run().epochs(),
                                           failures);

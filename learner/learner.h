@@ -14,7 +14,6 @@
 #include "common/metrics/metrics_server.h"
 #include "common/rpc/server.h"
 #include "ddpo/config/v1/config.pb.h"
-#include "learner/advantages.h"
 #include "learner/checkpoint.h"
 #include "learner/coordinator.h"
 #include "learner/coordinator_service.h"
@@ -26,6 +25,7 @@
 #include "learner/run_files.h"
 #include "learner/run_loop.h"
 #include "learner/run_monitor.h"
+#include "learner/sample_weighting.h"
 #include "learner/task_planner.h"
 #include "learner/trajectory_buffer.h"
 
@@ -89,7 +89,7 @@ class Learner {
   std::unique_ptr<Coordinator> coordinator_;
   std::unique_ptr<TrajectoryBuffer> buffer_;
   std::unique_ptr<PolicyStore> policies_;
-  std::unique_ptr<PromptStatistics> statistics_;
+  std::unique_ptr<SampleWeighting> statistics_;
   std::unique_ptr<TaskPlanner> planner_;
   std::unique_ptr<RunMonitor> monitor_;
   std::unique_ptr<RunLoop> loop_;

@@ -4,6 +4,7 @@
 #include "absl/strings/str_cat.h"
 #include "learner/ddpo_is.h"
 #include "learner/ddpo_sf.h"
+#include "learner/rwr.h"
 
 namespace ddpo {
 
@@ -11,8 +12,11 @@ absl::StatusOr<std::unique_ptr<Objective>> CreateObjective(const ObjectiveOption
                                                            const DdimScheduler& scheduler) {
   if (options.name == "ddpo_is") return std::make_unique<DdpoIsObjective>(options, scheduler);
   if (options.name == "ddpo_sf") return std::make_unique<DdpoSfObjective>(options, scheduler);
-  return absl::InvalidArgumentError(
-      absl::StrCat("objective is “", options.name, "”, expected ddpo_is or ddpo_sf"));
+  if (options.name == "rwr" || options.name == "rwr_sparse") {
+    return std::make_unique<RwrObjective>();
+  }
+  return absl::InvalidArgumentError(absl::StrCat(
+      "objective is “", options.name, "”, expected ddpo_is, ddpo_sf, rwr or rwr_sparse"));
 }
 
 }  // namespace ddpo

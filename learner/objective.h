@@ -20,13 +20,18 @@ struct TrainingUnit {
   at::Tensor target;
   at::Tensor weights;    // [B]: advantages for policy gradients
   at::Tensor log_probs;  // [B]: of `target` under the policy that sampled it
+  // [B]: the same under the policy at the start of the update, for the decoupled objective.
+  at::Tensor start_log_probs;
+  // [B,C,h,w]: the base model's output, for objectives that ask for it.
+  at::Tensor reference_output;
 };
 
 // A unit's loss, and what is reported about it.
 struct UnitLoss {
   at::Tensor loss;           // scalar, differentiable
-  at::Tensor log_ratio;      // [B], detached: log π − log π_old
+  at::Tensor log_ratio;      // [B], detached: log π − log π_old; undefined where there is none
   double clip_fraction = 0;  // of samples whose ratio left 1 ± clip_range
+  double reference_kl = 0;   // mean KL divergence from the base model, where it was asked for
 };
 
 // What the policy is trained for: a loss of the guided model output. Thread-safe.
@@ -36,10 +41,13 @@ class Objective {
 
   // model_output [B,C,h,w] float32 at (unit.latents, unit.timesteps), differentiable.
   virtual UnitLoss Loss(const TrainingUnit& unit, const at::Tensor& model_output) const = 0;
+
+  // Whether Loss is to be given the base model's output.
+  virtual bool NeedsReference() const { return false; }
 };
 
 struct ObjectiveOptions {
-  // ddpo_is or ddpo_sf.
+  // ddpo_is, ddpo_sf, rwr or rwr_sparse; the last two differ in the samples' weights alone.
   std::string name = "ddpo_is";
   // The denoising whose steps are learnt from.
   int num_steps = 50;
@@ -48,6 +56,12 @@ struct ObjectiveOptions {
   double clip_range = 1e-4;
   // Advantages are clamped to ± this.
   double adv_clip = 5.0;
+  // ddpo_is, ddpo_sf: weight of the KL divergence from the base model; 0: none.
+  double kl_coefficient = 0;
+  // ddpo_is: clips the ratio to the policy at the start of the update, and weighs it by that
+  // policy's probability over the sampling policy's, at most max_behaviour_weight.
+  bool decoupled = false;
+  double max_behaviour_weight = 2;
 };
 
 // The scheduler must outlive the objective. INVALID_ARGUMENT for an unknown name.

@@ -1,11 +1,9 @@
 #include "learner/policy_gradient_step.h"
 
-#include <ATen/core/grad_mode.h>
-
 #include <algorithm>
-#include <cmath>
 #include <memory>
-#include <utility>
+#include <string>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -23,7 +21,9 @@ absl::Status CheckShape(const char* name, const at::Tensor& tensor,
                    "], expected [", absl::StrJoin(expected, ","), "]"));
 }
 
-absl::Status CheckBatch(const PolicyBatch& batch, int64_t num_steps, int minibatch_size) {
+absl::Status CheckBatch(const PolicyBatch& batch, const ObjectiveOptions& objective,
+                        int minibatch_size) {
+  const int64_t num_steps = objective.num_steps;
   if (minibatch_size < 1) {
     return absl::InvalidArgumentError(absl::StrCat("policy gradient step: minibatch_size is ",
                                                    minibatch_size, ", expected at least 1"));
@@ -37,6 +37,10 @@ absl::Status CheckBatch(const PolicyBatch& batch, int64_t num_steps, int minibat
   latents[1] = num_steps + 1;
   DDPO_RETURN_IF_ERROR(CheckShape("latents", batch.latents, latents));
   DDPO_RETURN_IF_ERROR(CheckShape("log_probs", batch.log_probs, {samples, num_steps}));
+  if (objective.decoupled) {
+    DDPO_RETURN_IF_ERROR(
+        CheckShape("start_log_probs", batch.start_log_probs, {samples, num_steps}));
+  }
   DDPO_RETURN_IF_ERROR(CheckShape("advantages", batch.advantages, {samples}));
   if (!batch.timestep_order.defined() || batch.timestep_order.dim() != 2 ||
       batch.timestep_order.size(0) != samples || batch.timestep_order.size(1) < 1) {
@@ -70,11 +74,16 @@ class BatchUnits {
                         End(unit) - 1, "), timestep column ", unit % columns_);
   }
 
+  // The unit's part of values [B,J].
+  at::Tensor Rows(const at::Tensor& values, int64_t unit) const {
+    return values.slice(0, Begin(unit), End(unit)).select(1, unit % columns_);
+  }
+
   TrainingUnit Get(int64_t unit) const {
     const auto rows = [&](const at::Tensor& tensor) {
       return tensor.slice(0, Begin(unit), End(unit));
     };
-    const at::Tensor steps = rows(batch_.timestep_order).select(1, unit % columns_);
+    const at::Tensor steps = Rows(batch_.timestep_order, unit);
     const at::Device device = batch_.latents.device();
     const at::Tensor row = at::arange(End(unit) - Begin(unit), at::kLong).to(device);
     const at::Tensor step = steps.to(device);
@@ -83,6 +92,9 @@ class BatchUnits {
     result.latents = latents.index({row, step});
     result.target = latents.index({row, step + 1});
     result.log_probs = rows(batch_.log_probs).index({row, step});
+    if (batch_.start_log_probs.defined()) {
+      result.start_log_probs = rows(batch_.start_log_probs).index({row, step});
+    }
     result.weights = rows(batch_.advantages);
     result.cond = rows(batch_.cond);
     result.uncond = batch_.uncond.expand_as(result.cond);
@@ -101,90 +113,45 @@ class BatchUnits {
   const at::Tensor timesteps_;
 };
 
-// One unit's share of the metrics.
-struct UnitMetrics {
-  double loss = 0;
-  double approx_kl = 0;
-  double clip_fraction = 0;
-  double ratio_mean = 0;
-  double logprob_abs_diff_max = 0;
-};
-
-UnitMetrics Measure(const UnitLoss& loss) {
-  const at::NoGradGuard no_grad;
-  UnitMetrics metrics;
-  metrics.loss = loss.loss.item<double>();
-  metrics.approx_kl = 0.5 * loss.log_ratio.square().mean().item<double>();
-  metrics.clip_fraction = loss.clip_fraction;
-  metrics.ratio_mean = loss.log_ratio.exp().mean().item<double>();
-  metrics.logprob_abs_diff_max = loss.log_ratio.abs().max().item<double>();
-  return metrics;
-}
-
-PolicyGradientMetrics Summarize(const std::vector<UnitMetrics>& units) {
-  PolicyGradientMetrics total;
-  const double share = 1.0 / static_cast<double>(units.size());
-  for (const UnitMetrics& unit : units) {
-    total.loss += share * unit.loss;
-    total.approx_kl += share * unit.approx_kl;
-    total.clip_fraction += share * unit.clip_fraction;
-    total.ratio_mean += share * unit.ratio_mean;
-    total.logprob_abs_diff_max = std::max(total.logprob_abs_diff_max, unit.logprob_abs_diff_max);
-  }
-  return total;
-}
-
-// The inverse of the flattening: views of `gradient` in the LoRA tensors' shapes.
-NamedTensors SplitGradient(const at::Tensor& gradient, const NamedTensors& tensors) {
-  NamedTensors split;
-  int64_t offset = 0;
-  for (const auto& [key, tensor] : tensors) {
-    split[key] = gradient.slice(0, offset, offset + tensor.numel()).view(tensor.sizes());
-    offset += tensor.numel();
-  }
-  return split;
-}
-
 }  // namespace
 
-absl::StatusOr<PolicyGradientMetrics> PolicyGradientStep(
-    const Pipeline& pipeline, const PolicyBatch& batch, const PolicyGradientOptions& options,
-    GradientWorkers& workers, const LoraWeights& lora, AdamW& optimizer) {
-  DDPO_RETURN_IF_ERROR(CheckBatch(batch, options.objective.num_steps, options.minibatch_size));
+absl::StatusOr<StepMetrics> PolicyGradientStep(const Pipeline& pipeline, const PolicyBatch& batch,
+                                               const PolicyGradientOptions& options,
+                                               GradientWorkers& workers, TrainablePolicy& policy) {
+  DDPO_RETURN_IF_ERROR(CheckBatch(batch, options.objective, options.minibatch_size));
   DDPO_ASSIGN_OR_RETURN(const std::vector<int64_t> timesteps,
                         pipeline.scheduler().Timesteps(options.objective.num_steps));
   DDPO_ASSIGN_OR_RETURN(const std::unique_ptr<Objective> objective,
                         CreateObjective(options.objective, pipeline.scheduler()));
-
   const BatchUnits batch_units(batch, options.minibatch_size, timesteps);
-  std::vector<UnitMetrics> unit_metrics(batch_units.count());
-  GradientWorkers::Units units;
+  StepUnits units;
   units.count = batch_units.count();
+  units.get = [&](int64_t unit) { return batch_units.Get(unit); };
+  units.share = [&](int64_t) { return 1.0 / static_cast<double>(batch_units.count()); };
   units.name = [&](int64_t unit) { return batch_units.Name(unit); };
-  units.loss = [&](int64_t unit, const LoraWeights& leaves) -> absl::StatusOr<at::Tensor> {
-    const TrainingUnit inputs = batch_units.Get(unit);
-    const at::Tensor model_output =
-        pipeline.PredictNoise(inputs.latents, inputs.timesteps, inputs.uncond, inputs.cond,
-                              options.guidance_scale, &leaves);
-    const UnitLoss loss = objective->Loss(inputs, model_output);
-    unit_metrics[unit] = Measure(loss);
-    return loss.loss / units.count;
-  };
-  DDPO_ASSIGN_OR_RETURN(at::Tensor gradient, workers.SumGradients(lora, units));
-  if (options.all_reduce) DDPO_RETURN_IF_ERROR(options.all_reduce(gradient));
+  return TrainingStep(pipeline, *objective, units, options, workers, policy);
+}
 
-  const at::NoGradGuard no_grad;
-  PolicyGradientMetrics metrics = Summarize(unit_metrics);
-  metrics.grad_norm = gradient.to(at::kDouble).norm().item<double>();
-  if (!std::isfinite(metrics.grad_norm)) {
-    return absl::InternalError(absl::StrCat("the gradient's norm over all ", units.count,
-                                            " backward passes is ", metrics.grad_norm));
-  }
-  // As torch.nn.utils.clip_grad_norm_.
-  const double scale = std::min(1.0, options.max_grad_norm / (metrics.grad_norm + 1e-6));
-  gradient.mul_(scale);
-  optimizer.Step(SplitGradient(gradient, lora.tensors));
-  return metrics;
+absl::StatusOr<at::Tensor> BatchLogProbs(const Pipeline& pipeline, const PolicyBatch& batch,
+                                         const PolicyGradientOptions& options,
+                                         GradientWorkers& workers, const LoraWeights* lora) {
+  ObjectiveOptions objective = options.objective;
+  objective.decoupled = false;
+  DDPO_RETURN_IF_ERROR(CheckBatch(batch, objective, options.minibatch_size));
+  DDPO_ASSIGN_OR_RETURN(const std::vector<int64_t> timesteps,
+                        pipeline.scheduler().Timesteps(objective.num_steps));
+  const BatchUnits units(batch, options.minibatch_size, timesteps);
+  at::Tensor log_probs = at::empty_like(batch.timestep_order, batch.log_probs.options());
+  DDPO_RETURN_IF_ERROR(workers.ForEach(units.count(), [&](int64_t index) {
+    const TrainingUnit unit = units.Get(index);
+    const at::Tensor model_output = pipeline.PredictNoise(unit.latents, unit.timesteps, unit.uncond,
+                                                          unit.cond, options.guidance_scale, lora);
+    units.Rows(log_probs, index)
+        .copy_(pipeline.scheduler().LogProb(unit.latents, model_output, unit.timesteps,
+                                            objective.num_steps, objective.eta, unit.target));
+    return absl::OkStatus();
+  }));
+  return log_probs;
 }
 
 }  // namespace ddpo

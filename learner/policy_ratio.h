@@ -13,9 +13,13 @@ struct PolicyRatio {
   at::Tensor log_ratio;   // log π − log π_old, differentiable
   at::Tensor ratio;       // its exponential
   at::Tensor advantages;  // clamped to ± adv_clip
+  at::Tensor
+      reference_kl;  // KL(π ‖ base model), differentiable; undefined where it is not asked for
 
-  // A UnitLoss with everything but its loss.
-  UnitLoss Report(const ObjectiveOptions& options) const;
+  // A UnitLoss of `loss` and, where it is asked for, the weighted divergence from the base model.
+  // `clipped_ratio` is the one that the objective clips.
+  UnitLoss Report(const ObjectiveOptions& options, const at::Tensor& loss,
+                  const at::Tensor& clipped_ratio) const;
 };
 
 PolicyRatio ComputePolicyRatio(const ObjectiveOptions& options, const DdimScheduler& scheduler,

@@ -30,30 +30,36 @@ struct UpdateMetrics {
   double approx_kl = 0;  // 0.5 · mean (log π − log π_old)²
   double clip_fraction = 0;
   double ratio_mean = 0;
+  double reference_kl = 0;          // mean KL divergence from the base model, where it is asked for
   double logprob_abs_diff_max = 0;  // |Δ log p| over the first pass, before any update
   double grad_norm = 0;             // before clipping, mean over the optimizer steps
   int64_t optimizer_steps = 0;
   bool weights_changed = false;
 };
 
-// Owns the policy's LoRA weights and optimizer. One thread calls it.
+// Owns the policy's weights and optimizer. One thread calls it.
 class PolicyTrainer {
  public:
   virtual ~PolicyTrainer() = default;
 
   // One epoch's update from samples in their canonical order (task, sample index) and their
-  // advantages. Shuffles follow from the run's seed and the epoch alone. On an error the weights
-  // may be half-updated: load a state before going on. A loss or gradient that is not finite is
-  // INTERNAL and names the minibatch.
+  // advantages, or what else the objective weighs them by. Shuffles follow from the run's seed and
+  // the epoch alone. On an error the weights may be half-updated: load a state before going on. A
+  // loss or gradient that is not finite is INTERNAL and names the minibatch.
   virtual absl::StatusOr<UpdateMetrics> TrainEpoch(absl::Span<const TrainingSample> samples,
                                                    absl::Span<const double> advantages,
                                                    int64_t epoch) = 0;
 
-  // The policy as a safetensors file with PEFT's keys. INTERNAL if a weight is not finite.
+  // The policy as a safetensors file: a LoRA with PEFT's keys, or with full fine-tuning the UNet's
+  // weights. INTERNAL if a weight is not finite.
   virtual absl::StatusOr<std::string> SerializePolicy() const = 0;
+  // What the run ends with: the moving average of the weights where there is one.
+  virtual absl::StatusOr<std::string> SerializeFinalPolicy() const { return SerializePolicy(); }
 
-  // LoRA and optimizer, for a checkpoint: a safetensors file.
+  // Weights, optimizer and moving average, for a checkpoint: a safetensors file.
   virtual absl::StatusOr<std::string> SerializeState() const = 0;
+  // INVALID_ARGUMENT names the options in which the state's trainer differed, and tensors that do
+  // not fit.
   virtual absl::Status RestoreState(const std::string& bytes) = 0;
 };
 

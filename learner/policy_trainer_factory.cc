@@ -39,21 +39,29 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> CreatePolicyTrainer(
                             .num_steps = config.sampling().num_steps(),
                             .eta = config.sampling().eta(),
                             .clip_range = training.clip_range(),
-                            .adv_clip = training.adv_clip()};
+                            .adv_clip = training.adv_clip(),
+                            .kl_coefficient = training.kl_coefficient(),
+                            .decoupled = training.decoupled(),
+                            .max_behaviour_weight = training.max_behaviour_weight()};
   options.step.guidance_scale = config.sampling().guidance_scale();
   options.step.minibatch_size = training.minibatch_size();
   options.step.max_grad_norm = training.max_grad_norm();
-  options.optimizer = {.learning_rate = training.learning_rate(),
-                       .beta1 = training.adam_beta1(),
-                       .beta2 = training.adam_beta2(),
-                       .epsilon = training.adam_epsilon(),
-                       .weight_decay = training.weight_decay()};
+  options.step.detach_unconditional = training.detach_unconditional();
+  options.policy.optimizer = {.learning_rate = training.learning_rate(),
+                              .beta1 = training.adam_beta1(),
+                              .beta2 = training.adam_beta2(),
+                              .epsilon = training.adam_epsilon(),
+                              .weight_decay = training.weight_decay()};
+  options.policy.warmup_steps = training.warmup_steps();
+  options.policy.ema_decay = training.ema_decay();
   options.gradient_accumulation = training.gradient_accumulation();
   options.inner_epochs = InnerEpochs(training);
   options.timestep_fraction = training.timestep_fraction();
   options.skip_last_steps = training.skip_last_steps();
   options.lora_rank = training.lora_rank();
   options.lora_alpha = training.lora_alpha();
+  options.full_finetuning = training.full_finetuning();
+  options.gradient_checkpointing = training.gradient_checkpointing();
   options.parallel_backwards = training.parallel_backwards();
   options.run_seed = config.run().seed();
   return CreateDdpoTrainer(options, std::move(pipeline));

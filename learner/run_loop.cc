@@ -88,7 +88,7 @@ absl::Status RunLoop::Run(const std::function<bool()>& stopping) {
       DDPO_RETURN_IF_ERROR(Save(next_epoch_));
     }
   }
-  DDPO_ASSIGN_OR_RETURN(const std::string lora, SerializePolicy());
+  DDPO_ASSIGN_OR_RETURN(const std::string lora, parts_.trainer->SerializeFinalPolicy());
   DDPO_RETURN_IF_ERROR(parts_.files->WriteFinalLora(lora));
   parts_.monitor->Enter("complete", next_epoch_);
   return absl::OkStatus();
@@ -217,6 +217,7 @@ absl::Status RunLoop::Report(int64_t epoch, const EpochResult& result) {
       {"approx_kl", update.approx_kl},
       {"clip_fraction", update.clip_fraction},
       {"ratio_mean", update.ratio_mean},
+      {"reference_kl", update.reference_kl},
       {"logprob_abs_diff_max", update.logprob_abs_diff_max},
       {"grad_norm", update.grad_norm},
       {"staleness_max", result.staleness},

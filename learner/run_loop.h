@@ -9,13 +9,13 @@
 #include "common/base/clock.h"
 #include "common/metrics/learner_metrics.h"
 #include "ddpo/config/v1/config.pb.h"
-#include "learner/advantages.h"
 #include "learner/checkpoint.h"
 #include "learner/coordinator.h"
 #include "learner/policy_store.h"
 #include "learner/policy_trainer.h"
 #include "learner/run_files.h"
 #include "learner/run_monitor.h"
+#include "learner/sample_weighting.h"
 #include "learner/task_planner.h"
 #include "learner/trajectory_buffer.h"
 
@@ -28,7 +28,7 @@ struct RunParts {
   TrajectoryBuffer* buffer = nullptr;
   PolicyStore* policies = nullptr;
   PolicyTrainer* trainer = nullptr;
-  PromptStatistics* statistics = nullptr;
+  SampleWeighting* statistics = nullptr;
   RunMonitor* monitor = nullptr;
   RunFiles* files = nullptr;
   CheckpointStore* checkpoints = nullptr;

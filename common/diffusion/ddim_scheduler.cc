@@ -169,4 +169,12 @@ at::Tensor DdimScheduler::AddNoise(const at::Tensor& original, const at::Tensor&
   return PerSample(alpha.sqrt()) * original + PerSample((1 - alpha).sqrt()) * noise;
 }
 
+at::Tensor DdimScheduler::TrainingTarget(const at::Tensor& original, const at::Tensor& noise,
+                                         const at::Tensor& timesteps) const {
+  if (config_.prediction_type == "epsilon") return noise;
+  if (config_.prediction_type == "sample") return original;
+  const at::Tensor alpha = alphas_cumprod_.index_select(0, timesteps.cpu()).to(original.device());
+  return PerSample(alpha.sqrt()) * noise - PerSample((1 - alpha).sqrt()) * original;
+}
+
 }  // namespace ddpo

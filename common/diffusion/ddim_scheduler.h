@@ -56,6 +56,12 @@ class DdimScheduler {
   // x_t of the forward process, for RWR: √ᾱ_t x_0 + √(1−ᾱ_t) ε.
   at::Tensor AddNoise(const at::Tensor& original, const at::Tensor& noise,
                       const at::Tensor& timesteps) const;
+  // What the model should put out at that x_t, by its prediction_type: ε, √ᾱ_t ε − √(1−ᾱ_t) x_0
+  // (v) or x_0.
+  at::Tensor TrainingTarget(const at::Tensor& original, const at::Tensor& noise,
+                            const at::Tensor& timesteps) const;
+
+  int64_t num_train_timesteps() const { return config_.num_train_timesteps; }
 
  private:
   DdimConfig config_;

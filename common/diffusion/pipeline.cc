@@ -114,9 +114,10 @@ DenoiseNoise Pipeline::DrawNoise(const std::vector<uint64_t>& seeds, int num_ste
 
 at::Tensor Pipeline::PredictNoise(const at::Tensor& latents, const at::Tensor& timesteps,
                                   const at::Tensor& uncond, const at::Tensor& cond,
-                                  double guidance_scale, const LoraWeights* lora) const {
+                                  double guidance_scale, const LoraWeights* lora,
+                                  bool detach_unconditional) const {
   const auto text = PrepareGuidance(uncond, cond, guidance_scale, lora);
-  return PredictNoise(latents, timesteps, *text, guidance_scale, lora);
+  return PredictNoise(latents, timesteps, *text, guidance_scale, lora, detach_unconditional);
 }
 
 std::shared_ptr<const UNet::TextKeyValues> Pipeline::PrepareGuidance(
@@ -127,12 +128,13 @@ std::shared_ptr<const UNet::TextKeyValues> Pipeline::PrepareGuidance(
 
 at::Tensor Pipeline::PredictNoise(const at::Tensor& latents, const at::Tensor& timesteps,
                                   const UNet::TextKeyValues& text, double guidance_scale,
-                                  const LoraWeights* lora) const {
+                                  const LoraWeights* lora, bool detach_unconditional) const {
   if (guidance_scale == 1) return unet_->Forward(latents, timesteps, text, lora);
   const at::Tensor both =
       unet_->Forward(at::cat({latents, latents}), at::cat({timesteps, timesteps}), text, lora);
   const int64_t samples = latents.size(0);
-  const at::Tensor predicted_uncond = both.slice(0, 0, samples);
+  const at::Tensor first_half = both.slice(0, 0, samples);
+  const at::Tensor predicted_uncond = detach_unconditional ? first_half.detach() : first_half;
   const at::Tensor predicted_cond = both.slice(0, samples, 2 * samples);
   return predicted_uncond + guidance_scale * (predicted_cond - predicted_uncond);
 }

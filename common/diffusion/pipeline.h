@@ -63,10 +63,11 @@ class Pipeline {
 
   // Guided ε for a batch: one forward of [uncond, cond]; just cond where guidance_scale is 1.
   // latents [B,C,h,w], timesteps [B], uncond and cond [B,L,D].
-  // Gradients flow through both branches into the LoRA tensors that require them.
+  // Gradients flow through both branches, or with `detach_unconditional` only through the
+  // conditional one, into the LoRA tensors that require them.
   at::Tensor PredictNoise(const at::Tensor& latents, const at::Tensor& timesteps,
                           const at::Tensor& uncond, const at::Tensor& cond, double guidance_scale,
-                          const LoraWeights* lora) const;
+                          const LoraWeights* lora, bool detach_unconditional = false) const;
 
   // Denoises with DDIM, without gradients, and records every step. Called before each step:
   // `on_step(step)`; a status that is not OK ends it early and is returned. INVALID_ARGUMENT for
@@ -102,7 +103,7 @@ class Pipeline {
                                                              const LoraWeights* lora) const;
   at::Tensor PredictNoise(const at::Tensor& latents, const at::Tensor& timesteps,
                           const UNet::TextKeyValues& text, double guidance_scale,
-                          const LoraWeights* lora) const;
+                          const LoraWeights* lora, bool detach_unconditional = false) const;
 
   std::unique_ptr<UNet> unet_;
   std::unique_ptr<Vae> vae_;

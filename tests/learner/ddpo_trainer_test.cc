@@ -33,7 +33,7 @@ DdpoTrainerOptions Options() {
   DdpoTrainerOptions options;
   options.step.objective.num_steps = kNumSteps;
   options.step.minibatch_size = 4;
-  options.optimizer.learning_rate = 1e-2;
+  options.policy.optimizer.learning_rate = 1e-2;
   options.lora_rank = 2;
   return options;
 }
@@ -178,7 +178,7 @@ TEST(DdpoTrainerTest, APolicyThatIsNotFiniteIsNotPublished) {
 
 TEST(DdpoTrainerTest, SaysWhenAnUpdateChangedNothing) {
   DdpoTrainerOptions options = Options();
-  options.optimizer.weight_decay = 0;
+  options.policy.optimizer.weight_decay = 0;
   const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
   const std::vector<TrainingSample> samples = Sample(*trainer, 8);
   const UpdateMetrics metrics =
@@ -191,7 +191,7 @@ TEST(DdpoTrainerTest, SaysWhenAnUpdateChangedNothing) {
 TEST(DdpoTrainerTest, AnUpdateMakesWhatHadAnAdvantageMoreLikely) {
   DdpoTrainerOptions options = Options();
   // A small step: the first-order change dominates.
-  options.optimizer.learning_rate = 1e-4;
+  options.policy.optimizer.learning_rate = 1e-4;
   const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
   const std::vector<TrainingSample> samples = Sample(*trainer, 8);
   const std::vector<double> advantages(8, 1.0);
@@ -253,8 +253,8 @@ TEST(DdpoTrainerTest, RefusesOptionsOutOfRange) {
               HasSubstr("timestep_fraction is 0"));
   EXPECT_THAT(message([](DdpoTrainerOptions& o) { o.skip_last_steps = 1000; }),
               HasSubstr("skip_last_steps is 1000"));
-  EXPECT_THAT(message([](DdpoTrainerOptions& o) { o.step.objective.name = "rwr"; }),
-              HasSubstr("“rwr”"));
+  EXPECT_THAT(message([](DdpoTrainerOptions& o) { o.step.objective.name = "ppo"; }),
+              HasSubstr("“ppo”"));
   EXPECT_THAT(message([](DdpoTrainerOptions& o) { o.step.objective.num_steps = 2000; }),
               HasSubstr("number of denoising steps is 2000"));
 }

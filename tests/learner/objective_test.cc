@@ -102,7 +102,7 @@ TEST_F(ObjectiveTest, DdpoSfWeighsTheLogProbability) {
 TEST_F(ObjectiveTest, AnUnknownNameIsAnError) {
   options_.name = "ddpo";
   EXPECT_THAT(std::string(CreateObjective(options_, scheduler_).status().message()),
-              HasSubstr("“ddpo”, expected ddpo_is or ddpo_sf"));
+              HasSubstr("“ddpo”, expected ddpo_is, ddpo_sf, rwr or rwr_sparse"));
 }
 
 }  // namespace

@@ -59,10 +59,11 @@ struct Step {
     lora = LoraFromTensors(Tiny().unet(), std::move(tensors)).value();
   }
 
-  absl::StatusOr<PolicyGradientMetrics> Take(int threads = 1) {
+  // Changes the tensors of `lora`.
+  absl::StatusOr<StepMetrics> Take(int threads = 1) {
     GradientWorkers workers(threads);
-    AdamW optimizer(lora.tensors, adamw);
-    return PolicyGradientStep(Tiny(), batch, options, workers, lora, optimizer);
+    TrainablePolicy policy(lora, {.optimizer = adamw});
+    return PolicyGradientStep(Tiny(), batch, options, workers, policy);
   }
 
   PolicyGradientOptions options;
@@ -78,7 +79,7 @@ INSTANTIATE_TEST_SUITE_P(Objectives, GoldenStepTest, ::testing::Values("ddpo_is"
 TEST_P(GoldenStepTest, IsTheStepOfDiffusersPeftAndTorch) {
   const GoldenFixture golden = Golden(GetParam());
   Step step(golden);
-  const PolicyGradientMetrics metrics = step.Take(2).value();
+  const StepMetrics metrics = step.Take(2).value();
   const auto expected = [&](const char* name) { return golden.out.at(name).item<double>(); };
   EXPECT_NEAR(metrics.loss, expected("loss"), 1e-5);
   EXPECT_NEAR(metrics.grad_norm, expected("grad_norm"), 1e-4 * expected("grad_norm"));
@@ -94,10 +95,10 @@ TEST_P(GoldenStepTest, IsTheStepOfDiffusersPeftAndTorch) {
 TEST_P(GoldenStepTest, HasTheSameBitsForAnyNumberOfWorkers) {
   const GoldenFixture golden = Golden(GetParam());
   Step alone(golden);
-  const PolicyGradientMetrics expected = alone.Take(1).value();
+  const StepMetrics expected = alone.Take(1).value();
   for (int threads : {2, 3}) {
     Step step(golden);
-    const PolicyGradientMetrics metrics = step.Take(threads).value();
+    const StepMetrics metrics = step.Take(threads).value();
     EXPECT_EQ(metrics.loss, expected.loss);
     EXPECT_EQ(metrics.grad_norm, expected.grad_norm);
     for (const auto& [key, tensor] : step.lora.tensors) {

@@ -103,7 +103,7 @@ absl::StatusOr<double> BenchUpdate(const BenchOptions& options) {
   trainer_options.step.objective.num_steps = options.steps;
   trainer_options.step.objective.clip_range = 1e-3;
   trainer_options.step.minibatch_size = options.batch;
-  trainer_options.optimizer.learning_rate = 3e-3;
+  trainer_options.policy.optimizer.learning_rate = 3e-3;
   trainer_options.parallel_backwards = options.threads;
   DDPO_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, Pipeline::Load(options.model, {}));
   DDPO_ASSIGN_OR_RETURN(std::unique_ptr<PolicyTrainer> trainer,

@@ -62,17 +62,17 @@ absl::StatusOr<NamedTensors> PolicyGradient(const Fixture& fixture, ParityModel&
   for (const auto& [name, tensor] : fixture.lora()) start[name] = tensor.to(at::kFloat).clone();
   DDPO_ASSIGN_OR_RETURN(LoraWeights lora,
                         LoraFromTensors(pipeline->unet(), std::move(start), alpha));
-  AdamW optimizer(lora.tensors, optimizer_options);
+  TrainablePolicy policy(std::move(lora), {.optimizer = optimizer_options});
   GradientWorkers workers(1);
-  DDPO_ASSIGN_OR_RETURN(PolicyGradientMetrics metrics,
-                        PolicyGradientStep(*pipeline, batch, options, workers, lora, optimizer));
+  DDPO_ASSIGN_OR_RETURN(StepMetrics metrics,
+                        PolicyGradientStep(*pipeline, batch, options, workers, policy));
 
   const auto scalar = [](double value) { return at::scalar_tensor(value, at::kDouble); };
   NamedTensors result{{"loss", scalar(metrics.loss)},
                       {"grad_norm", scalar(metrics.grad_norm)},
                       {"approx_kl", scalar(metrics.approx_kl)},
                       {"clip_fraction", scalar(metrics.clip_fraction)}};
-  for (const auto& [name, tensor] : lora.tensors) result["lora." + name] = tensor;
+  for (const auto& [name, tensor] : policy.Copy()) result["lora." + name] = tensor;
   return result;
 }
 
