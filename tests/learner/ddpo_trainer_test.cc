@@ -9,53 +9,19 @@
 #include <string>
 #include <vector>
 
-#include "common/nn/lora.h"
 #include "common/tensors/safetensors.h"
-#include "tests/learner/tiny_pipeline.h"
+#include "tests/learner/small_trainer.h"
 
 namespace ddpo {
 namespace {
 
+using ::ddpo::testing::Advantages;
 using ::ddpo::testing::LoadTinyPipeline;
-using ::ddpo::testing::SampleTrajectories;
+using ::ddpo::testing::MakeTrainer;
+using ::ddpo::testing::Sample;
+using ::ddpo::testing::SmallTrainer;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
-
-constexpr int kNumSteps = 4;
-
-const std::vector<std::string>& Prompts() {
-  static const auto& prompts = *new std::vector<std::string>{
-      "a cat", "an ant", "a cat", "a dog", "an ant", "two cats", "a cat", "a dog"};
-  return prompts;
-}
-
-DdpoTrainerOptions Options() {
-  DdpoTrainerOptions options;
-  options.step.objective.num_steps = kNumSteps;
-  options.step.minibatch_size = 4;
-  options.policy.optimizer.learning_rate = 1e-2;
-  options.lora_rank = 2;
-  return options;
-}
-
-std::unique_ptr<PolicyTrainer> MakeTrainer(const DdpoTrainerOptions& options) {
-  return CreateDdpoTrainer(options, LoadTinyPipeline()).value();
-}
-
-// Trajectories of the trainer's policy, as an actor with unmerged LoRA samples them.
-std::vector<TrainingSample> Sample(const PolicyTrainer& trainer, size_t batch_size) {
-  const std::unique_ptr<Pipeline> pipeline = LoadTinyPipeline();
-  const LoraWeights lora =
-      LoraFromContents(pipeline->unet(),
-                       ParseSafetensors(trainer.SerializePolicy().value()).value())
-          .value();
-  return SampleTrajectories(*pipeline, Prompts(), batch_size, {.num_steps = kNumSteps}, &lora);
-}
-
-const std::vector<double>& Advantages() {
-  static const auto& advantages = *new std::vector<double>{1, -1, 0.5, -0.5, 2, -2, 0.25, 1.5};
-  return advantages;
-}
 
 class FirstPassTest : public ::testing::TestWithParam<size_t> {};
 INSTANTIATE_TEST_SUITE_P(SamplingBatchSizes, FirstPassTest, ::testing::Values(1, 3, 4, 8));
@@ -63,7 +29,7 @@ INSTANTIATE_TEST_SUITE_P(SamplingBatchSizes, FirstPassTest, ::testing::Values(1,
 // Invariant 5 of the design, for minibatches of 4, before and after the policy has moved: to the
 // bit where actor and learner run the same shapes; otherwise LibTorch may choose other kernels.
 TEST_P(FirstPassTest, TheLearnersLogProbabilitiesAreTheActors) {
-  DdpoTrainerOptions options = Options();
+  DdpoTrainerOptions options = SmallTrainer();
   options.gradient_accumulation = 2;
   const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
   const double tolerance = GetParam() == 4 ? 0 : 1e-5;
@@ -79,7 +45,7 @@ TEST_P(FirstPassTest, TheLearnersLogProbabilitiesAreTheActors) {
 }
 
 TEST(DdpoTrainerTest, OnlyUnitsBeforeTheFirstOptimizerStepCountForTheLogProbabilityDifference) {
-  DdpoTrainerOptions options = Options();
+  DdpoTrainerOptions options = SmallTrainer();
   options.inner_epochs = 2;
   const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
   const std::vector<TrainingSample> samples = Sample(*trainer, 8);
@@ -91,7 +57,7 @@ TEST(DdpoTrainerTest, OnlyUnitsBeforeTheFirstOptimizerStepCountForTheLogProbabil
 }
 
 TEST(DdpoTrainerTest, ReportsHowFarForeignLogProbabilitiesAre) {
-  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(Options());
+  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(SmallTrainer());
   std::vector<TrainingSample> samples = Sample(*trainer, 8);
   for (TrainingSample& sample : samples) {
     for (float& log_prob : sample.log_probs) log_prob += 0.25f;
@@ -103,7 +69,7 @@ TEST(DdpoTrainerTest, ReportsHowFarForeignLogProbabilitiesAre) {
 TEST(DdpoTrainerTest, HasTheSameBitsForAnyNumberOfWorkers) {
   std::string expected;
   for (int workers : {1, 2, 3}) {
-    DdpoTrainerOptions options = Options();
+    DdpoTrainerOptions options = SmallTrainer();
     options.parallel_backwards = workers;
     options.inner_epochs = 2;
     const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
@@ -116,11 +82,11 @@ TEST(DdpoTrainerTest, HasTheSameBitsForAnyNumberOfWorkers) {
 }
 
 TEST(DdpoTrainerTest, GoesOnFromARestoredStateWithTheSameBits) {
-  const std::unique_ptr<PolicyTrainer> original = MakeTrainer(Options());
+  const std::unique_ptr<PolicyTrainer> original = MakeTrainer(SmallTrainer());
   const std::vector<TrainingSample> samples = Sample(*original, 8);
   ASSERT_TRUE(original->TrainEpoch(samples, Advantages(), 0).ok());
   const std::string state = original->SerializeState().value();
-  DdpoTrainerOptions options = Options();
+  DdpoTrainerOptions options = SmallTrainer();
   options.parallel_backwards = 2;
   const std::unique_ptr<PolicyTrainer> resumed = MakeTrainer(options);
   ASSERT_TRUE(resumed->RestoreState(state).ok());
@@ -132,7 +98,7 @@ TEST(DdpoTrainerTest, GoesOnFromARestoredStateWithTheSameBits) {
 }
 
 TEST(DdpoTrainerTest, RestoresTheStateOfAFreshTrainer) {
-  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(Options());
+  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(SmallTrainer());
   const std::string fresh = trainer->SerializeState().value();
   const std::vector<TrainingSample> samples = Sample(*trainer, 8);
   ASSERT_TRUE(trainer->TrainEpoch(samples, Advantages(), 0).ok());
@@ -142,9 +108,9 @@ TEST(DdpoTrainerTest, RestoresTheStateOfAFreshTrainer) {
 }
 
 TEST(DdpoTrainerTest, RefusesAStateThatDoesNotFitAndKeepsItsOwn) {
-  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(Options());
+  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(SmallTrainer());
   const std::string state = trainer->SerializeState().value();
-  DdpoTrainerOptions other = Options();
+  DdpoTrainerOptions other = SmallTrainer();
   other.lora_rank = 3;
   EXPECT_FALSE(trainer->RestoreState(MakeTrainer(other)->SerializeState().value()).ok());
   EXPECT_FALSE(trainer->RestoreState("garbage").ok());
@@ -154,7 +120,7 @@ TEST(DdpoTrainerTest, RefusesAStateThatDoesNotFitAndKeepsItsOwn) {
 }
 
 TEST(DdpoTrainerTest, ALossThatIsNotANumberNamesTheMinibatch) {
-  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(Options());
+  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(SmallTrainer());
   std::vector<TrainingSample> samples = Sample(*trainer, 8);
   for (TrainingSample& sample : samples) {
     sample.latents[0] = std::numeric_limits<float>::quiet_NaN();
@@ -167,7 +133,7 @@ TEST(DdpoTrainerTest, ALossThatIsNotANumberNamesTheMinibatch) {
 }
 
 TEST(DdpoTrainerTest, APolicyThatIsNotFiniteIsNotPublished) {
-  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(Options());
+  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(SmallTrainer());
   SafetensorsContents state = ParseSafetensors(trainer->SerializeState().value()).value();
   state.tensors.begin()->second.fill_(std::numeric_limits<float>::infinity());
   ASSERT_TRUE(trainer->RestoreState(SerializeSafetensors(state.tensors, state.metadata)).ok());
@@ -177,7 +143,7 @@ TEST(DdpoTrainerTest, APolicyThatIsNotFiniteIsNotPublished) {
 }
 
 TEST(DdpoTrainerTest, SaysWhenAnUpdateChangedNothing) {
-  DdpoTrainerOptions options = Options();
+  DdpoTrainerOptions options = SmallTrainer();
   options.policy.optimizer.weight_decay = 0;
   const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
   const std::vector<TrainingSample> samples = Sample(*trainer, 8);
@@ -189,14 +155,14 @@ TEST(DdpoTrainerTest, SaysWhenAnUpdateChangedNothing) {
 
 // The gradient flows: an update towards a sample makes its steps more likely.
 TEST(DdpoTrainerTest, AnUpdateMakesWhatHadAnAdvantageMoreLikely) {
-  DdpoTrainerOptions options = Options();
+  DdpoTrainerOptions options = SmallTrainer();
   // A small step: the first-order change dominates.
   options.policy.optimizer.learning_rate = 1e-4;
   const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
   const std::vector<TrainingSample> samples = Sample(*trainer, 8);
   const std::vector<double> advantages(8, 1.0);
   ASSERT_TRUE(trainer->TrainEpoch(samples, advantages, 0).ok());
-  DdpoTrainerOptions measure = Options();
+  DdpoTrainerOptions measure = SmallTrainer();
   measure.step.minibatch_size = 8;
   const std::unique_ptr<PolicyTrainer> observer = MakeTrainer(measure);
   ASSERT_TRUE(observer->RestoreState(trainer->SerializeState().value()).ok());
@@ -204,7 +170,7 @@ TEST(DdpoTrainerTest, AnUpdateMakesWhatHadAnAdvantageMoreLikely) {
 }
 
 TEST(DdpoTrainerTest, TrainsOnAFractionOfTheTimesteps) {
-  DdpoTrainerOptions options = Options();
+  DdpoTrainerOptions options = SmallTrainer();
   options.timestep_fraction = 0.5;
   const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
   const std::vector<TrainingSample> samples = Sample(*trainer, 8);
@@ -212,7 +178,7 @@ TEST(DdpoTrainerTest, TrainsOnAFractionOfTheTimesteps) {
 }
 
 TEST(DdpoTrainerTest, NeverTrainsAtTheStepsThatAreSkipped) {
-  DdpoTrainerOptions options = Options();
+  DdpoTrainerOptions options = SmallTrainer();
   const std::unique_ptr<PolicyTrainer> sampler = MakeTrainer(options);
   std::vector<TrainingSample> samples = Sample(*sampler, 8);
   const auto weights_after = [&] {
@@ -229,7 +195,7 @@ TEST(DdpoTrainerTest, NeverTrainsAtTheStepsThatAreSkipped) {
 }
 
 TEST(DdpoTrainerTest, RefusesSamplesOfAnotherShape) {
-  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(Options());
+  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(SmallTrainer());
   std::vector<TrainingSample> samples = Sample(*trainer, 4);
   samples[5].latents.pop_back();
   const absl::Status status = trainer->TrainEpoch(samples, Advantages(), 0).status();
@@ -243,7 +209,7 @@ TEST(DdpoTrainerTest, RefusesSamplesOfAnotherShape) {
 
 TEST(DdpoTrainerTest, RefusesOptionsOutOfRange) {
   const auto message = [](void (*damage)(DdpoTrainerOptions&)) {
-    DdpoTrainerOptions options = Options();
+    DdpoTrainerOptions options = SmallTrainer();
     damage(options);
     return std::string(CreateDdpoTrainer(options, LoadTinyPipeline()).status().message());
   };

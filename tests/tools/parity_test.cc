@@ -52,7 +52,11 @@ INSTANTIATE_TEST_SUITE_P(
                       "pipelines/tiny_fixtures/denoise.safetensors",
                       "pipelines/tiny_fixtures/denoise_lora.safetensors",
                       "pipelines/tiny_fixtures/policy_gradient_step_ddpo_is.safetensors",
-                      "pipelines/tiny_fixtures/policy_gradient_step_ddpo_sf.safetensors"));
+                      "pipelines/tiny_fixtures/policy_gradient_step_ddpo_is_whole.safetensors",
+                      "pipelines/tiny_fixtures/policy_gradient_step_ddpo_sf.safetensors",
+                      "pipelines/tiny_fixtures/policy_gradient_step_ddpo_sf_whole.safetensors",
+                      "pipelines/tiny_fixtures/rwr_step_dense.safetensors",
+                      "pipelines/tiny_fixtures/rwr_step_sparse.safetensors"));
 
 // A copy in `dir` of the fixture, with one number of one expected tensor changed by `delta`.
 std::string Damaged(const TempDir& dir, const std::string& name, const std::string& tensor,

@@ -1,4 +1,4 @@
-"""Writes the golden files of the scheduler, the pipeline and the policy gradient step.
+"""Writes the golden files of the scheduler, the pipeline and the optimizer steps.
 
     python tools/python/goldens/make_diffusion_goldens.py
 
@@ -7,14 +7,15 @@ Needs torch, diffusers, transformers and peft. Under tests/goldens:
     schedulers/ddim.safetensors             CASE.timesteps.T, CASE.add_noise.NAME, and CASE.ddim.T.STEP.ETA.NAME
                                             of single steps (log_prob only where the step has a width)
     pipelines/tiny/                         a whole random pipeline, weights in fp16
-    pipelines/tiny_fixtures/*.safetensors   fixtures of kinds denoise and policy_gradient_step on it; the noise of
-                                            two seeds
+    pipelines/tiny_fixtures/*.safetensors   fixtures of kinds denoise, policy_gradient_step and rwr_step on it; the
+                                            noise of two seeds
 Weights are rounded to fp16 before anything is computed, so that small files lose nothing.
 """
 
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, StableDiffusionPipeline, UNet2DConditionModel
@@ -192,6 +193,35 @@ def write_fixtures(pipe: StableDiffusionPipeline, folder: Path) -> None:
         outputs = ddpo_reference.policy_gradient_step(pipe, params, inputs)
         path = folder / f"policy_gradient_step_{objective}.safetensors"
         write_fixture(path, "policy_gradient_step", params, inputs, outputs)
+        # The whole batch in one minibatch: nothing is accumulated.
+        params = params | {"minibatch_size": batch}
+        outputs = ddpo_reference.policy_gradient_step(pipe, params, inputs)
+        path = folder / f"policy_gradient_step_{objective}_whole.safetensors"
+        write_fixture(path, "policy_gradient_step", params, inputs, outputs)
+    write_rwr_fixtures(pipe, folder, training | {"prompts": PROMPTS}, lora)
+
+
+def write_rwr_fixtures(
+    pipe: StableDiffusionPipeline, folder: Path, params: dict[str, Any], lora: dict[str, torch.Tensor]
+) -> None:
+    """Dense and sparse weights of the same four images."""
+    generator = torch.Generator().manual_seed(3)
+    size = pipe.unet.config.sample_size
+    pixels = size * pipe.vae_scale_factor
+    rewards = torch.tensor([2.0, -7.0, 5.0, 0.5])
+    inputs = lora | {
+        "images": torch.randint(0, 256, (4, pixels, pixels, 3), generator=generator, dtype=torch.uint8),
+        "timesteps": torch.tensor([999, 500, 37, 0]),
+        "posterior_noise": torch.randn((4, 4, size, size), generator=generator),
+        "noise": torch.randn((4, 4, size, size), generator=generator),
+    }
+    for name, weights in {
+        "dense": ddpo_reference.rwr_weights(rewards),
+        "sparse": ddpo_reference.sparse_rwr_weights(rewards, percentile=50),
+    }.items():
+        outputs = ddpo_reference.rwr_step(pipe, params, inputs | {"weights": weights})
+        path = folder / f"rwr_step_{name}.safetensors"
+        write_fixture(path, "rwr_step", params, inputs | {"weights": weights}, outputs)
 
 
 def write_noise(path: Path) -> None:

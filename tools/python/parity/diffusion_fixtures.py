@@ -168,6 +168,29 @@ def policy_gradient_fixtures(pipe: StableDiffusionPipeline) -> Iterator[Fixture]
         params = sampling | OPTIMIZER_STEP | {"objective": objective}
         outputs = reference.policy_gradient_step(pipe, params, inputs)
         yield Fixture(f"policy_gradient_step_{objective}", "policy_gradient_step", params, inputs, outputs)
+        params = params | {"minibatch_size": len(params["prompts"])}
+        outputs = reference.policy_gradient_step(pipe, params, inputs)
+        yield Fixture(f"policy_gradient_step_{objective}_whole", "policy_gradient_step", params, inputs, outputs)
+
+
+def rwr_fixtures(pipe: StableDiffusionPipeline) -> Iterator[Fixture]:
+    generator = torch.Generator().manual_seed(11)
+    shape = latent_shape(pipe, 3)
+    pixels = shape[-1] * pipe.vae_scale_factor
+    inputs = named_lora(random_lora(pipe.unet, rank=4, seed=12)) | {
+        "images": torch.randint(0, 256, (3, pixels, pixels, 3), generator=generator, dtype=torch.uint8),
+        "timesteps": torch.tensor([900, 250, 3]),
+        "posterior_noise": torch.randn(shape, generator=generator),
+        "noise": torch.randn(shape, generator=generator),
+    }
+    params = OPTIMIZER_STEP | {"prompts": PROMPTS[:3], "guidance_scale": 5.0}
+    rewards = torch.tensor([3.0, -4.0, 1.0])
+    for name, weights in {
+        "dense": reference.rwr_weights(rewards),
+        "sparse": reference.sparse_rwr_weights(rewards, percentile=60),
+    }.items():
+        outputs = reference.rwr_step(pipe, params, inputs | {"weights": weights})
+        yield Fixture(f"rwr_step_{name}", "rwr_step", params, inputs | {"weights": weights}, outputs)
 
 
 def jpeg_fixture(_: StableDiffusionPipeline) -> Iterator[Fixture]:

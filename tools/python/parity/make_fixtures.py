@@ -29,6 +29,7 @@ MAKERS = [
     ({"ddim_step"}, diffusion.ddim_fixtures),
     ({"denoise"}, diffusion.denoise_fixtures),
     ({"policy_gradient_step"}, diffusion.policy_gradient_fixtures),
+    ({"rwr_step"}, diffusion.rwr_fixtures),
     ({"jpeg_size"}, diffusion.jpeg_fixture),
 ]
 

@@ -113,6 +113,24 @@ def denoise(
     }
 
 
+def lora_optimizer(
+    unet: torch.nn.Module, params: dict[str, Any], inputs: dict[str, torch.Tensor]
+) -> tuple[list[torch.nn.Parameter], torch.optim.AdamW]:
+    """Gives the UNet the LoRA of `inputs`, the only thing to be trained, and the AdamW of `params`."""
+    lora = {key.removeprefix("lora."): value for key, value in inputs.items() if key.startswith("lora.")}
+    unet.requires_grad_(False)
+    set_lora(unet, lora, params.get("lora_alpha"))
+    parameters = [p for name, p in sorted(unet.named_parameters()) if "lora_" in name]
+    optimizer = torch.optim.AdamW(
+        parameters,
+        lr=params["learning_rate"],
+        betas=(params["adam_beta1"], params["adam_beta2"]),
+        eps=params["adam_epsilon"],
+        weight_decay=params["adam_weight_decay"],
+    )
+    return parameters, optimizer
+
+
 def policy_gradient_step(
     pipe: StableDiffusionPipeline, params: dict[str, Any], inputs: dict[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
@@ -123,17 +141,7 @@ def policy_gradient_step(
     lora_alpha. inputs: latents [B,T+1,…], log_probs [B,T], advantages [B], timestep_order [B,J] and `lora.<peft key>`.
     Returns `lora.<peft key>`, loss, grad_norm, approx_kl and clip_fraction. The UNet is as before afterwards.
     """
-    lora = {key.removeprefix("lora."): value for key, value in inputs.items() if key.startswith("lora.")}
-    pipe.unet.requires_grad_(False)
-    set_lora(pipe.unet, lora, params.get("lora_alpha"))
-    parameters = [p for name, p in sorted(pipe.unet.named_parameters()) if "lora_" in name]
-    optimizer = torch.optim.AdamW(
-        parameters,
-        lr=params["learning_rate"],
-        betas=(params["adam_beta1"], params["adam_beta2"]),
-        eps=params["adam_epsilon"],
-        weight_decay=params["adam_weight_decay"],
-    )
+    parameters, optimizer = lora_optimizer(pipe.unet, params, inputs)
     prompts, steps, size = params["prompts"], params["num_inference_steps"], params["minibatch_size"]
     pipe.scheduler.set_timesteps(steps)
     uncond, cond = encode_prompts(pipe, [""] * len(prompts)), encode_prompts(pipe, prompts)
@@ -171,3 +179,52 @@ def policy_gradient_step(
     outputs["clip_fraction"] = torch.stack(clipped).mean()
     pipe.unet.delete_adapters("default")
     return outputs
+
+
+def rwr_weights(rewards: torch.Tensor, beta: float = 0.2) -> torch.Tensor:
+    """[B]: softmax(β · reward) · B, as jannerm/ddpo, which multiplies by its temperature 1/5."""
+    return torch.softmax(rewards * beta, dim=0) * len(rewards)
+
+
+def sparse_rwr_weights(rewards: torch.Tensor, percentile: float = 90) -> torch.Tensor:
+    """[B]: 1 for rewards of at least the percentile, 0 for the others."""
+    return (rewards >= torch.quantile(rewards, percentile / 100)).float()
+
+
+def rwr_step(
+    pipe: StableDiffusionPipeline, params: dict[str, Any], inputs: dict[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    """One optimizer step over a whole batch: a fixture of kind `rwr_step`.
+
+    params: prompts, guidance_scale, learning_rate, adam_beta1, adam_beta2, adam_epsilon, adam_weight_decay,
+    max_grad_norm, minibatch_size and, optionally, lora_alpha. inputs: images [B,H,W,3] uint8, weights [B], timesteps
+    [B] int64, posterior_noise and noise [B,C,h,w], and `lora.<peft key>`. The loss is the mean over the samples of
+    weight · MSE(ε, guided prediction). Returns `lora.<peft key>`, loss and grad_norm. The UNet is as before afterwards.
+    """
+    parameters, optimizer = lora_optimizer(pipe.unet, params, inputs)
+    prompts, size = params["prompts"], params["minibatch_size"]
+    uncond, cond = encode_prompts(pipe, [""] * len(prompts)), encode_prompts(pipe, prompts)
+    pixels = inputs["images"].permute(0, 3, 1, 2).float() / 255 * 2 - 1
+    with torch.no_grad():
+        posterior = pipe.vae.encode(pixels).latent_dist
+    original = (posterior.mean + posterior.std * inputs["posterior_noise"]) * pipe.vae.config.scaling_factor
+    noised = pipe.scheduler.add_noise(original, inputs["noise"], inputs["timesteps"])
+    if pipe.scheduler.config.prediction_type == "v_prediction":
+        target = pipe.scheduler.get_velocity(original, inputs["noise"], inputs["timesteps"])
+    else:
+        target = inputs["noise"]
+    loss = torch.zeros(())
+    for begin in range(0, len(prompts), size):
+        rows = slice(begin, begin + size)
+        predicted = guided_noise(
+            pipe, noised[rows], inputs["timesteps"][rows], uncond[rows], cond[rows], params["guidance_scale"]
+        )
+        errors = ((predicted - target[rows]) ** 2).mean(dim=(1, 2, 3))
+        part = (inputs["weights"][rows] * errors).sum() / len(prompts)
+        part.backward()
+        loss += part.detach()
+    grad_norm = torch.nn.utils.clip_grad_norm_(parameters, params["max_grad_norm"])
+    optimizer.step()
+    outputs = {f"lora.{key}": value for key, value in get_lora(pipe.unet).items()}
+    pipe.unet.delete_adapters("default")
+    return outputs | {"loss": loss, "grad_norm": grad_norm.detach()}

@@ -1,0 +1,50 @@
+#pragma once
+
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "common/nn/lora.h"
+#include "common/tensors/safetensors.h"
+#include "learner/ddpo_trainer.h"
+#include "tests/learner/tiny_pipeline.h"
+
+namespace ddpo::testing {
+
+inline constexpr int kNumSteps = 4;
+
+inline const std::vector<std::string>& Prompts() {
+  static const auto& prompts = *new std::vector<std::string>{
+      "a cat", "an ant", "a cat", "a dog", "an ant", "two cats", "a cat", "a dog"};
+  return prompts;
+}
+
+inline DdpoTrainerOptions SmallTrainer() {
+  DdpoTrainerOptions options;
+  options.step.objective.num_steps = kNumSteps;
+  options.step.minibatch_size = 4;
+  options.policy.optimizer.learning_rate = 1e-2;
+  options.lora_rank = 2;
+  return options;
+}
+
+inline std::unique_ptr<PolicyTrainer> MakeTrainer(const DdpoTrainerOptions& options) {
+  return CreateDdpoTrainer(options, LoadTinyPipeline()).value();
+}
+
+// Trajectories of the trainer's policy, as an actor with unmerged LoRA samples them.
+inline std::vector<TrainingSample> Sample(const PolicyTrainer& trainer, size_t batch_size) {
+  const std::unique_ptr<Pipeline> pipeline = LoadTinyPipeline();
+  const LoraWeights lora =
+      LoraFromContents(pipeline->unet(),
+                       ParseSafetensors(trainer.SerializePolicy().value()).value())
+          .value();
+  return SampleTrajectories(*pipeline, Prompts(), batch_size, {.num_steps = kNumSteps}, &lora);
+}
+
+inline const std::vector<double>& Advantages() {
+  static const auto& advantages = *new std::vector<double>{1, -1, 0.5, -0.5, 2, -2, 0.25, 1.5};
+  return advantages;
+}
+
+}  // namespace ddpo::testing
