@@ -74,6 +74,7 @@ def train(args):
     rng = random.Random(args.seed)
     work_dir = Path(args.work_dir)
     pool = torch.load(work_dir / "pool.pt", weights_only=True)
+    counted = pool["labels"][:, 2].nonzero().squeeze(1)
     tokenizer = make_tokenizer()
     model = make_captioner(tokenizer)
     tower = torch.nn.ModuleDict({"tower": model.model.vision_tower})
@@ -94,7 +95,13 @@ def train(args):
         rate = learning_rate(seconds / budget, args.learning_rate)
         for group, factor in zip(optimizer.param_groups, (1.0, 0.3), strict=True):
             group["lr"] = rate * factor
-        index = torch.randint(len(pool["pictures"]), (args.batch,))
+        # Counting is the hardest: half of the scenes are counted ones.
+        index = torch.cat(
+            [
+                torch.randint(len(pool["pictures"]), (args.batch // 2,)),
+                counted[torch.randint(len(counted), (args.batch - args.batch // 2,))],
+            ]
+        )
         pixels = to_pixels(augment(pool["pictures"][index]))
         ids, mask, targets = make_batch(
             pool["labels"][index], encoder, rng, tokenizer.pad_token_id
@@ -122,7 +129,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work-dir", required=True, help="folder of pool.pt and vision.pt")
     parser.add_argument("--out", required=True, help="folder of the model")
-    parser.add_argument("--minutes", type=float, default=20, help="in all, earlier runs included")
+    parser.add_argument("--minutes", type=float, default=45, help="in all, earlier runs included")
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--threads", type=int, default=2)
