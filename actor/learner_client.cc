@@ -20,7 +20,7 @@ constexpr size_t kDeliveryWindow = 8;
 
 absl::StatusOr<std::unique_ptr<LearnerClient>> LearnerClient::Create(
     const LearnerClientOptions& options) {
-  DDPO_ASSIGN_OR_RETURN(const auto channel, CreateChannel(options.address));
+  DDPO_ASSIGN_OR_RETURN(const auto channel, CreateChannel(options.address, {.tls = options.tls}));
   auto client = std::unique_ptr<LearnerClient>(new LearnerClient(options));
   client->coordinator_ = cluster::v1::Coordinator::NewStub(channel);
   client->publisher_ = cluster::v1::PolicyPublisher::NewStub(channel);
@@ -168,8 +168,9 @@ absl::StatusOr<cluster::v1::TrajectoryIngest::StubInterface*> LearnerClient::Ing
   auto& stub = ingests_[address];
   if (stub == nullptr) {
     // A connection of its own, so that trajectories don't hold renewals of leases up.
-    DDPO_ASSIGN_OR_RETURN(const auto channel,
-                          CreateChannel(address.empty() ? options_.address : address));
+    DDPO_ASSIGN_OR_RETURN(
+        const auto channel,
+        CreateChannel(address.empty() ? options_.address : address, {.tls = options_.tls}));
     stub = cluster::v1::TrajectoryIngest::NewStub(channel);
   }
   return stub.get();

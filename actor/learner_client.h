@@ -16,6 +16,7 @@
 #include "actor/policy_assembler.h"
 #include "common/base/clock.h"
 #include "ddpo/cluster/v1/cluster.grpc.pb.h"
+#include "ddpo/config/v1/security.pb.h"
 
 namespace ddpo {
 
@@ -26,6 +27,8 @@ struct LearnerClientOptions {
   uint64_t incarnation = 0;
   // Deadline of a call that does not wait for something by itself.
   absl::Duration call_timeout = absl::Seconds(20);
+  // As in ChannelOptions.
+  config::v1::TlsConfig tls = {};
 };
 
 // The learner as an actor sees it: one attempt for each call, with the actor's identity and the

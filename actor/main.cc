@@ -27,7 +27,10 @@
 #include "common/metrics/actor_metrics.h"
 #include "common/metrics/metrics_server.h"
 #include "common/rpc/retry.h"
+#include "common/rpc/security_flags.h"
 #include "common/rpc/server.h"
+#include "common/rpc/tls_diagnosis.h"
+#include "ddpo/config/v1/security.pb.h"
 
 namespace ddpo {
 namespace {
@@ -44,6 +47,7 @@ struct Flags {
   std::string metrics_listen = "127.0.0.1:0";
   std::string address_file;
   bool allow_plain_text_anywhere = false;
+  config::v1::SecurityConfig security;
   double give_up_seconds = 600;
   std::string log_level = "info";
 };
@@ -63,7 +67,10 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--address-file", flags->address_file,
                   "Gets the addresses of metrics and of health checks, a line each");
   app->add_flag("--allow-plain-text-anywhere", flags->allow_plain_text_anywhere,
-                "Listen without TLS beyond loopback");
+                "Listen beyond loopback, for health checks and metrics in plain text");
+  AddCertificateFlags(app, &flags->security);
+  AddTlsClientFlags(app, &flags->security);
+  AddTokenFlag(app, &flags->security);
   app->add_option("--give-up-seconds", flags->give_up_seconds,
                   "The actor fails once the learner has been unreachable for so long")
       ->check(CLI::PositiveNumber);
@@ -84,9 +91,17 @@ absl::Status RegisterPatiently(LearnerClient* learner, const Flags& flags,
   RetryOptions retry;
   retry.give_up_after = absl::Seconds(flags.give_up_seconds);
   retry.cancelled = [&shutdown] { return shutdown.requested(); };
+  // The error of the end may come much later.
+  bool told = false;
   return CallWithRetry(absl::StrCat("registering at ", flags.learner), retry, [&](absl::Time) {
     auto answer = learner->Register(digest);
-    if (answer.ok()) *response = *std::move(answer);
+    if (answer.ok()) {
+      *response = *std::move(answer);
+    } else if (!told) {
+      told = true;
+      LogWarning("registering at ", flags.learner, ": ",
+                 ExplainConnection(answer.status(), flags.learner, flags.security.tls()).message());
+    }
     return answer.status();
   });
 }
@@ -142,6 +157,7 @@ absl::StatusOr<std::unique_ptr<RewardClient>> CreateRewards(const Flags& flags,
                                                             const config::v1::Config& config) {
   RewardClientOptions options;
   options.scorer = config.reward();
+  options.security = flags.security;
   return RewardClient::Create(absl::StrSplit(flags.reward, ',', absl::SkipWhitespace()), options);
 }
 
@@ -154,6 +170,7 @@ int Serve(const Flags& flags, ShutdownSignal* shutdown) {
   LearnerClientOptions client_options;
   client_options.address = flags.learner;
   client_options.actor_id = flags.actor_id;
+  client_options.tls = flags.security.tls();
   std::random_device random;
   client_options.incarnation = (static_cast<uint64_t>(random()) << 32) | random();
   const auto learner = LearnerClient::Create(client_options);

@@ -14,6 +14,7 @@
 #include "common/rpc/channel.h"
 #include "common/rpc/retry_hint.h"
 #include "common/rpc/status.h"
+#include "common/rpc/tls_diagnosis.h"
 
 namespace ddpo {
 namespace {
@@ -153,7 +154,9 @@ absl::StatusOr<std::unique_ptr<RewardClient>> RewardClient::Create(
   if (options.scorer.empty()) return absl::InvalidArgumentError("no scorer is named");
   auto client = std::unique_ptr<RewardClient>(new RewardClient(options));
   for (const std::string& address : addresses) {
-    DDPO_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, CreateChannel(address));
+    DDPO_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
+                          CreateChannel(address, {.tls = options.security.tls(),
+                                                  .token_file = options.security.token_file()}));
     client->servers_.push_back({address, reward::v1::RewardService::NewStub(channel)});
   }
   return client;
@@ -197,6 +200,7 @@ absl::StatusOr<std::vector<RewardResult>> RewardClient::Score(
     pause = std::max(pause, Jittered(backoff));
     backoff = std::min(backoff * 2, options_.max_backoff);
     if (options_.clock->Now() + pause >= give_up) {
+      failure = ExplainConnection(failure, servers_[index].address, options_.security.tls());
       return Annotate(failure, absl::StrCat(place, ", attempt ", attempts, ", giving up after ",
                                             absl::FormatDuration(options_.give_up_after)));
     }

@@ -15,6 +15,7 @@
 #include "absl/types/span.h"
 #include "common/base/clock.h"
 #include "common/tensors/image.h"
+#include "ddpo/config/v1/security.pb.h"
 #include "ddpo/reward/v1/reward.grpc.pb.h"
 
 namespace ddpo {
@@ -42,6 +43,8 @@ struct RewardClientOptions {
   // Most bytes of images in one RPC; a larger image goes alone.
   int64_t max_call_bytes = int64_t{16} << 20;
   Clock* clock = Clock::Real();
+  // Its `tls` and `token_file`, as in ChannelOptions.
+  config::v1::SecurityConfig security = {};
 };
 
 // Gets rewards from one or several servers. A failed reward is a status, never a number.

@@ -43,6 +43,7 @@ absl::Status CheckSameRun(const Checkpoint& checkpoint, const config::v1::Config
   *allowed.mutable_evaluation() = config.evaluation();
   *allowed.mutable_reward_server() = config.reward_server();
   *allowed.mutable_checkpoint() = config.checkpoint();
+  *allowed.mutable_security() = config.security();
   const auto differences = ConfigDifferences(allowed, config);
   if (differences.empty()) return absl::OkStatus();
   return absl::FailedPreconditionError(
@@ -107,7 +108,10 @@ absl::Status Learner::MakeParts(PolicyTrainer* trainer, uint64_t generation) {
   coordinator_options.run_id =
       absl::StrCat(config.run().name(), "-", ConfigDigest(config).substr(0, 8));
   coordinator_options.generation = generation;
-  coordinator_options.config = config.SerializeAsString();
+  // An actor has certificates of its own.
+  config::v1::Config for_actors = config;
+  for_actors.clear_security();
+  coordinator_options.config = for_actors.SerializeAsString();
   coordinator_options.model_digest = options_.model_digest;
   coordinator_options.lease_duration = absl::Seconds(config.cluster().lease_seconds());
   coordinator_options.max_task_attempts = config.cluster().max_task_attempts();
@@ -140,6 +144,8 @@ absl::Status Learner::Serve() {
   RpcServerOptions server_options;
   server_options.listen = options_.listen;
   server_options.allow_plain_text_anywhere = options_.allow_plain_text_anywhere;
+  server_options.tls = options_.config.security().tls();
+  server_options.health_listen = options_.health_listen;
   DDPO_ASSIGN_OR_RETURN(
       rpc_, RpcServer::Start(server_options, {coordinator_service_.get(), ingest_service_.get(),
                                               policy_service_.get()}));

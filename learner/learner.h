@@ -41,6 +41,8 @@ struct LearnerOptions {
   // Empty: no metrics are served.
   std::string metrics_listen = "127.0.0.1:0";
   bool allow_plain_text_anywhere = false;
+  // As in RpcServerOptions.
+  std::string health_listen = "";
   // Gets both addresses, a line each, once the learner serves; empty for none.
   std::string address_file;
   // How long the run's thread may do nothing until health checks of kProgressHealth fail.

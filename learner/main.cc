@@ -1,8 +1,8 @@
 // ddpo-learner: owns the policy, hands out rollout tasks, takes trajectories, trains and publishes.
 //
-// Exit codes: 0 the run is complete, or was asked to stop and is saved; 1 the run failed; 2 the
-// configuration, the model or the run's folder cannot be worked with, so that starting again is no
-// use.
+// Exit codes: 0 the run is complete, or was asked to stop and is saved (--stopped-exit-code tells
+// the two apart); 1 the run failed; 2 the configuration, the model or the run's folder cannot be
+// worked with, so that starting again is no use.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -15,6 +15,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "common/diffusion/model_index.h"
+#include "common/rpc/security_flags.h"
 #include "learner/learner.h"
 #include "learner/policy_trainer_factory.h"
 
@@ -27,7 +28,9 @@ constexpr int kExitBadConfig = 2;
 struct Flags {
   std::string config;
   LearnerOptions learner;
+  config::v1::SecurityConfig security;
   double stall_seconds = 3600;
+  int stopped_exit_code = 0;
   std::string log_level = "info";
 };
 
@@ -42,10 +45,18 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "Gets both addresses, a line each, once the learner serves");
   app->add_flag("--allow-plain-text-anywhere", flags->learner.allow_plain_text_anywhere,
                 "Listen without TLS beyond loopback");
+  app->add_option("--health-listen", flags->learner.health_listen,
+                  "HOST:PORT for health checks in plain text, where --listen speaks TLS");
+  AddCertificateFlags(app, &flags->security);
+  AddTlsServerFlags(app, &flags->security);
   app->add_option("--stall-seconds", flags->stall_seconds,
                   "Longest time for one step of an epoch, as the update; after it health checks of "
                   "ddpo.learner.progress fail")
       ->check(CLI::PositiveNumber);
+  app->add_option("--stopped-exit-code", flags->stopped_exit_code,
+                  "Exit code of a run that was asked to stop, for supervisors that take 0 for the "
+                  "end of the run")
+      ->check(CLI::Range(0, 125));
   app->add_option("--log-level", flags->log_level, "trace, debug, info, warning or error");
 }
 
@@ -58,6 +69,7 @@ struct Started {
 absl::StatusOr<Started> Start(Flags flags) {
   flags.learner.stall = absl::Seconds(flags.stall_seconds);
   DDPO_ASSIGN_OR_RETURN(flags.learner.config, LoadConfig(flags.config));
+  flags.learner.config.mutable_security()->MergeFrom(flags.security);
   DDPO_ASSIGN_OR_RETURN(const std::string model, FindResource(flags.learner.config.model()));
   DDPO_ASSIGN_OR_RETURN(flags.learner.model_digest, DigestModelFolder(model));
   Started started;
@@ -97,7 +109,7 @@ int Main(int argc, char** argv) {
   const absl::Status status = started->learner->Run([&shutdown] { return shutdown.requested(); });
   if (status.ok() || absl::IsCancelled(status)) {
     LogInfo(status.ok() ? "the run is complete" : "stopped; the run is saved");
-    return 0;
+    return status.ok() ? 0 : flags.stopped_exit_code;
   }
   LogError("the run failed: ", status.ToString());
   return kExitFailed;

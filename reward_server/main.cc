@@ -13,6 +13,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "common/config/yaml_reader.h"
+#include "common/rpc/security_flags.h"
 #include "ddpo/config/v1/reward_server.pb.h"
 #include "reward_server/scorers/builtin.h"
 #include "reward_server/server.h"
@@ -29,7 +30,9 @@ struct Flags {
   std::string metrics_listen;
   std::string address_file;
   std::string jobs_database;
+  std::string health_listen;
   bool allow_plain_text_anywhere = false;
+  config::v1::SecurityConfig security;
   std::string log_level = "info";
 };
 
@@ -37,8 +40,8 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--config", flags->config_file,
                   "YAML file; its keys are those of proto/ddpo/config/v1/reward_server.proto");
   app->add_option("--run-config", flags->run_config,
-                  "a run's configuration: takes its reward_server and scoring sections, and its "
-                  "reward as the scorer where none is named");
+                  "a run's configuration: takes its reward_server, scoring and security "
+                  "sections, and its reward as the scorer where none is named");
   app->add_option("--set", flags->overrides, "KEY=VALUE, as in limits.max_batch_size=16");
   app->add_option("--listen", flags->listen, "HOST:PORT of the gRPC server; port 0 takes any");
   app->add_option("--scorers", flags->scorers, "names of the scorers, separated by commas");
@@ -49,6 +52,12 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "SQLite file of the background jobs; without it the server takes none");
   app->add_flag("--allow-plain-text-anywhere", flags->allow_plain_text_anywhere,
                 "speak plain text on other than loopback addresses");
+  app->add_option("--health-listen", flags->health_listen,
+                  "HOST:PORT for health checks in plain text, where --listen speaks TLS");
+  AddCertificateFlags(app, &flags->security);
+  AddTlsServerFlags(app, &flags->security);
+  app->add_option("--tokens-file", *flags->security.mutable_tokens_file(),
+                  "bearer tokens that callers have to show one of (security.tokens_file)");
   app->add_option("--log-level", flags->log_level, "trace, debug, info, warning or error");
 }
 
@@ -65,12 +74,15 @@ absl::StatusOr<config::v1::RewardServerProgram> ReadConfig(const Flags& flags) {
     DDPO_ASSIGN_OR_RETURN(const config::v1::Config run, LoadConfig(flags.run_config));
     *config.mutable_limits() = run.reward_server();
     *config.mutable_scoring() = run.scoring();
+    config.mutable_security()->MergeFrom(run.security());
     if (config.scorers().empty()) config.add_scorers(run.reward());
   }
   if (!flags.listen.empty()) config.set_listen(flags.listen);
   if (!flags.metrics_listen.empty()) config.set_metrics_listen(flags.metrics_listen);
   if (!flags.address_file.empty()) config.set_address_file(flags.address_file);
   if (!flags.jobs_database.empty()) config.mutable_jobs()->set_database(flags.jobs_database);
+  if (!flags.health_listen.empty()) config.set_health_listen(flags.health_listen);
+  config.mutable_security()->MergeFrom(flags.security);
   if (flags.allow_plain_text_anywhere) config.set_allow_plain_text_anywhere(true);
   if (!flags.scorers.empty()) {
     config.clear_scorers();

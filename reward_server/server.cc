@@ -71,6 +71,9 @@ absl::StatusOr<std::unique_ptr<RewardServer>> RewardServer::Start(
   rpc.listen = config.listen();
   rpc.allow_plain_text_anywhere = config.allow_plain_text_anywhere();
   rpc.max_message_bytes = limits.max_message_bytes();
+  rpc.tls = config.security().tls();
+  rpc.tokens_file = config.security().tokens_file();
+  rpc.health_listen = config.health_listen();
   DDPO_ASSIGN_OR_RETURN(server->rpc_, RpcServer::Start(rpc, services));
   if (!config.address_file().empty()) {
     std::string addresses = server->address() + "\n";

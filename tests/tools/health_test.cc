@@ -5,6 +5,8 @@
 #include <string>
 
 #include "common/rpc/server.h"
+#include "tests/testing/temp_dir.h"
+#include "tests/testing/test_certificates.h"
 #include "tools/health/health_check.h"
 
 namespace ddpo {
@@ -51,6 +53,19 @@ TEST_F(HealthCheckTest, EndsWithTheDeadlineWhereNobodyListens) {
             absl::StatusCode::kUnavailable);
   EXPECT_EQ(CheckHealth("nowhere", "", absl::Seconds(1)).code(),
             absl::StatusCode::kInvalidArgument);
+}
+
+TEST_F(HealthCheckTest, SpeaksTlsWhereItIsToldTheAuthorities) {
+  const testing::TempDir dir;
+  testing::TestAuthority authority(dir.path(), "ca");
+  authority.Issue("server");
+  config::v1::TlsConfig tls;
+  tls.set_certificate(dir / "server.crt");
+  tls.set_private_key(dir / "server.key");
+  server_ = *RpcServer::Start({.tls = tls}, {});
+  config::v1::TlsConfig client;
+  client.set_server_ca(authority.file());
+  EXPECT_TRUE(CheckHealth(server_->address(), "", absl::Seconds(30), client).ok());
 }
 
 }  // namespace

@@ -11,6 +11,7 @@
 #include "common/base/status_macros.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
+#include "common/rpc/tls_diagnosis.h"
 
 namespace ddpo {
 namespace {
@@ -36,12 +37,13 @@ std::string Bytes(const grpc::ByteBuffer& buffer) {
 }  // namespace
 
 absl::Status CheckHealth(const std::string& address, const std::string& service,
-                         absl::Duration deadline) {
+                         absl::Duration deadline, const config::v1::TlsConfig& tls) {
   if (service.size() > kLongestName) {
     return absl::InvalidArgumentError(
         absl::StrCat("the name of a service has at most ", kLongestName, " characters"));
   }
-  DDPO_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel, CreateChannel(address));
+  DDPO_ASSIGN_OR_RETURN(const std::shared_ptr<grpc::Channel> channel,
+                        CreateChannel(address, {.tls = tls}));
   grpc::ClientContext context;
   context.set_deadline(absl::ToChronoTime(absl::Now() + deadline));
   // The first try to connect may fail on a loaded machine.
@@ -60,7 +62,7 @@ absl::Status CheckHealth(const std::string& address, const std::string& service,
   const std::string what = service.empty() ? absl::StrCat("the server at ", address)
                                            : absl::StrCat(service, " at ", address);
   if (!answer.ok()) {
-    const absl::Status error = FromGrpcStatus(answer);
+    const absl::Status error = ExplainConnection(FromGrpcStatus(answer), address, tls);
     const auto code =
         absl::IsNotFound(error) ? absl::StatusCode::kNotFound : absl::StatusCode::kUnavailable;
     return absl::Status(code, absl::StrCat(what, ": ", error.ToString()));

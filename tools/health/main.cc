@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "common/rpc/security_flags.h"
 #include "tools/health/health_check.h"
 
 namespace {
@@ -26,12 +27,16 @@ int main(int argc, char** argv) {
   app.add_option("--timeout-seconds", timeout_seconds, "Longest time for an answer")
       ->capture_default_str()
       ->check(CLI::PositiveNumber);
+  ddpo::config::v1::SecurityConfig security;
+  ddpo::AddCertificateFlags(&app, &security);
+  ddpo::AddTlsClientFlags(&app, &security);
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     return app.exit(error) == 0 ? 0 : kExitBadFlags;
   }
-  const absl::Status health = ddpo::CheckHealth(address, service, absl::Seconds(timeout_seconds));
+  const absl::Status health =
+      ddpo::CheckHealth(address, service, absl::Seconds(timeout_seconds), security.tls());
   if (health.ok()) return 0;
   std::cerr << health.message() << std::endl;
   return absl::IsInvalidArgument(health) ? kExitBadFlags : 1;

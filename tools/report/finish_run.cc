@@ -86,6 +86,7 @@ absl::StatusOr<ComparisonSummary> FinishRun(const RunFolder& run, const FinishRu
   DDPO_ASSIGN_OR_RETURN(std::vector<std::string> prompts, LoadPrompts(config.prompts()));
   RewardClientOptions client_options;
   client_options.scorer = config.reward();
+  client_options.security = config.security();
   DDPO_ASSIGN_OR_RETURN(std::unique_ptr<RewardClient> client,
                         RewardClient::Create(options.reward_addresses, client_options));
 

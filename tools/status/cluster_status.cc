@@ -17,8 +17,10 @@ namespace ddpo {
 using cluster::v1::GetStatusResponse;
 
 absl::StatusOr<GetStatusResponse> FetchClusterStatus(const std::string& address,
+                                                     const config::v1::TlsConfig& tls,
                                                      std::chrono::milliseconds deadline) {
-  DDPO_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel, CreateChannel(address));
+  DDPO_ASSIGN_OR_RETURN(std::shared_ptr<grpc::Channel> channel,
+                        CreateChannel(address, {.tls = tls}));
   std::unique_ptr<cluster::v1::Coordinator::Stub> stub = cluster::v1::Coordinator::NewStub(channel);
   grpc::ClientContext context;
   context.set_deadline(std::chrono::system_clock::now() + deadline);

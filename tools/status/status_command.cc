@@ -8,6 +8,9 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
+#include "common/config/config.h"
+#include "common/rpc/security_flags.h"
+#include "common/rpc/tls_diagnosis.h"
 #include "tools/command.h"
 #include "tools/run/run_folder.h"
 #include "tools/status/cluster_status.h"
@@ -21,6 +24,7 @@ struct StatusFlags {
   std::string run;
   std::string learner;
   bool json = false;
+  config::v1::SecurityConfig security;
 };
 
 // The learner's address in a run's pids.json.
@@ -39,11 +43,17 @@ absl::StatusOr<std::string> LearnerOfRun(const RunFolder& run) {
 
 absl::Status ShowStatus(const StatusFlags& flags) {
   std::string address = flags.learner;
+  config::v1::TlsConfig tls;
   if (address.empty()) {
-    DDPO_ASSIGN_OR_RETURN(address, LearnerOfRun(RunFolder(flags.run)));
+    const RunFolder run(flags.run);
+    DDPO_ASSIGN_OR_RETURN(address, LearnerOfRun(run));
+    DDPO_ASSIGN_OR_RETURN(const config::v1::Config config, LoadConfig(run.config_path()));
+    tls = config.security().tls();
   }
-  DDPO_ASSIGN_OR_RETURN(cluster::v1::GetStatusResponse status,
-                        FetchClusterStatus(address, kDeadline));
+  tls.MergeFrom(flags.security.tls());
+  const auto answer = FetchClusterStatus(address, tls, kDeadline);
+  if (!answer.ok()) return ExplainConnection(answer.status(), address, tls);
+  const cluster::v1::GetStatusResponse& status = *answer;
   if (!flags.json) {
     std::cout << ClusterStatusText(status);
     return absl::OkStatus();
@@ -69,6 +79,8 @@ void AddStatusCommand(CLI::App& app, int& exit_code) {
       command->add_option("--learner", flags->learner, "The learner's address instead of a folder");
   run->excludes(learner);
   command->add_flag("--json", flags->json, "Print JSON");
+  AddCertificateFlags(command, &flags->security);
+  AddTlsClientFlags(command, &flags->security);
   command->callback([flags, &exit_code] {
     if (flags->run.empty() && flags->learner.empty()) {
       throw CLI::RequiredError("RUN or --learner ADDR");

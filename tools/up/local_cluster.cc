@@ -19,6 +19,21 @@ constexpr absl::Duration kStopPatience = absl::Seconds(60);
 // Long for a call on one machine, short enough that the display goes on.
 constexpr std::chrono::milliseconds kStatusDeadline{500};
 
+// What an actor is told of `security`: it reads no configuration file.
+std::vector<std::string> SecurityFlags(const config::v1::SecurityConfig& security) {
+  const std::pair<const char*, std::string> flags[] = {
+      {"--tls-cert", security.tls().certificate()},
+      {"--tls-key", security.tls().private_key()},
+      {"--tls-ca", security.tls().server_ca()},
+      {"--tls-server-name", security.tls().server_name_override()},
+      {"--token-file", security.token_file()}};
+  std::vector<std::string> arguments;
+  for (const auto& [flag, value] : flags) {
+    if (!value.empty()) arguments.insert(arguments.end(), {flag, value});
+  }
+  return arguments;
+}
+
 std::string RewardServerName(int index) { return absl::StrCat("reward-server-", index); }
 
 }  // namespace
@@ -82,15 +97,18 @@ LocalCluster::LocalCluster(Options options)
            const std::optional<ChildAddresses> learner = supervisor_.Addresses(kLearner);
            const std::vector<std::string> rewards = RewardAddresses();
            if (!learner || rewards.empty()) return std::nullopt;
-           return std::vector<std::string>{Program("ddpo-actor"),
-                                           "--actor-id",
-                                           name,
-                                           "--learner",
-                                           learner->service,
-                                           "--reward",
-                                           absl::StrJoin(rewards, ","),
-                                           "--metrics-listen",
-                                           Listen(last.metrics)};
+           std::vector<std::string> argv{Program("ddpo-actor"),
+                                         "--actor-id",
+                                         name,
+                                         "--learner",
+                                         learner->service,
+                                         "--reward",
+                                         absl::StrJoin(rewards, ","),
+                                         "--metrics-listen",
+                                         Listen(last.metrics)};
+           const std::vector<std::string> security = SecurityFlags(options_.config.security());
+           argv.insert(argv.end(), security.begin(), security.end());
+           return argv;
          }});
   }
 }
@@ -112,7 +130,7 @@ std::optional<cluster::v1::GetStatusResponse> LocalCluster::Status() const {
   const std::optional<ChildAddresses> learner = supervisor_.Addresses(kLearner);
   if (!learner) return std::nullopt;
   absl::StatusOr<cluster::v1::GetStatusResponse> status =
-      FetchClusterStatus(learner->service, kStatusDeadline);
+      FetchClusterStatus(learner->service, options_.config.security().tls(), kStatusDeadline);
   if (!status.ok()) return std::nullopt;
   return *std::move(status);
 }

@@ -26,8 +26,9 @@ absl::StatusOr<std::unique_ptr<RewardChild>> RewardChild::Start(
   DDPO_ASSIGN_OR_RETURN(
       child->process_,
       Subprocess::Start(
-          {.argv = {program_dir + "/ddpo-reward-server", "--scorers", ScorersFor(config),
-                    "--listen", listen, "--metrics-listen", listen, "--address-file", address_file},
+          {.argv = {program_dir + "/ddpo-reward-server", "--run-config", run.config_path(),
+                    "--scorers", ScorersFor(config), "--listen", listen, "--metrics-listen", listen,
+                    "--address-file", address_file},
            .log_file = log,
            .environment = {}}));
   while (!files->Exists(address_file)) {
