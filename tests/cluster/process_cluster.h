@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -10,6 +11,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
@@ -28,7 +30,15 @@ inline constexpr absl::Duration kPoll = absl::Milliseconds(5);
 // A real cluster: one learner, one reward server, actors, each a process, in a folder of its own.
 class ProcessCluster {
  public:
-  explicit ProcessCluster(const std::string& config_yaml) {
+  // Further flags by the kind of process: learner, reward, actor. {} in them stands for the
+  // cluster's folder.
+  using Flags = std::map<std::string, std::vector<std::string>>;
+
+  // `prepare` gets the folder first.
+  explicit ProcessCluster(const std::string& config_yaml, Flags flags = {},
+                          const std::function<void(const TempDir&)>& prepare = {})
+      : flags_(std::move(flags)) {
+    if (prepare) prepare(dir_);
     EXPECT_TRUE(WriteFileAtomically(dir_ / "config.yaml", config_yaml).ok());
     StartLearner();
     StartRewardServer();
@@ -41,13 +51,15 @@ class ProcessCluster {
   }
 
   void StartLearner() {
-    Start("learner", {"ddpo-learner", "--config", dir_ / "config.yaml", "--run-dir", dir_ / "run",
-                      "--listen", Listen("learner"), "--address-file", dir_ / "learner.address"});
+    Start("learner", WithFlags("learner", {"ddpo-learner", "--config", dir_ / "config.yaml",
+                                           "--run-dir", dir_ / "run", "--listen", Listen("learner"),
+                                           "--address-file", dir_ / "learner.address"}));
     WaitForAddress("learner");
   }
   void StartRewardServer() {
-    Start("reward", {"ddpo-reward-server", "--scorers", "jpeg_compressibility", "--listen",
-                     Listen("reward"), "--address-file", dir_ / "reward.address"});
+    Start("reward", WithFlags("reward", {"ddpo-reward-server", "--scorers", "jpeg_compressibility",
+                                         "--listen", Listen("reward"), "--address-file",
+                                         dir_ / "reward.address"}));
     WaitForAddress("reward");
   }
   // With the base model that the configuration names, or another.
@@ -56,7 +68,7 @@ class ProcessCluster {
                                      "--learner",         addresses_["learner"], "--reward",
                                      addresses_["reward"]};
     if (!model.empty()) argv.insert(argv.end(), {"--model", model});
-    Start(name, std::move(argv));
+    Start(name, WithFlags("actor", std::move(argv)));
   }
 
   // SIGKILL, and waits for its end.
@@ -82,6 +94,7 @@ class ProcessCluster {
       return count >= times;
     });
   }
+  const TempDir& dir() const { return dir_; }
   std::string Log(const std::string& name) { return ReadFile(dir_ / (name + ".log")).value_or(""); }
   // Lines of metrics.jsonl.
   std::vector<std::string> Metrics() {
@@ -98,6 +111,12 @@ class ProcessCluster {
   }
 
  private:
+  std::vector<std::string> WithFlags(const std::string& kind, std::vector<std::string> argv) {
+    for (const std::string& flag : flags_[kind]) {
+      argv.push_back(absl::StrReplaceAll(flag, {{"{}", dir_.path()}}));
+    }
+    return argv;
+  }
   template <typename Condition>
   void WaitUntil(const std::string& what, const Condition& condition) {
     const absl::Time deadline = absl::Now() + kPatience;
@@ -131,6 +150,7 @@ class ProcessCluster {
   }
 
   TempDir dir_;
+  Flags flags_;
   std::map<std::string, std::string> addresses_;
   std::map<std::string, std::unique_ptr<Subprocess>> processes_;
 };

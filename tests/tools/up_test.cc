@@ -9,7 +9,10 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
+#include <vector>
 
+#include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "tests/testing/temp_dir.h"
 #include "tests/tools/run_ddpo.h"
@@ -110,6 +113,67 @@ TEST(Up, StopsOnASignalAndGoesOnInItsFolder) {
   // Every epoch once: the second start went on where the first had stopped.
   EXPECT_EQ(Lines(Contents(run + "/metrics.jsonl")), 12);
   EXPECT_TRUE(std::filesystem::exists(run + "/lora/final.safetensors"));
+}
+
+// Makes certificates and a token, and returns the settings that name them.
+std::vector<std::string> SecuritySettings(const TempDir& dir) {
+  const auto authority =
+      Subprocess::Start({.argv = {SourcePath("deploy/tls/make-local-ca"), dir / "tls"}});
+  EXPECT_TRUE(authority.ok() && (*authority)->Wait()->ok());
+  EXPECT_TRUE(WriteFileAtomically(dir / "tokens", "0123456789abcdef actors\n").ok());
+  std::vector<std::string> settings;
+  for (const auto& [key, file] :
+       {std::pair("tls.certificate", "tls/server/tls.crt"),
+        std::pair("tls.private_key", "tls/server/tls.key"),
+        std::pair("tls.client_ca", "tls/ca.crt"), std::pair("tls.server_ca", "tls/ca.crt"),
+        std::pair("tokens_file", "tokens"), std::pair("token_file", "tokens")}) {
+    settings.insert(settings.end(), {"--set", absl::StrCat("security.", key, "=", dir / file)});
+  }
+  return settings;
+}
+
+TEST(Up, SpeaksMutualTlsAndShowsTokensFromTheConfigToTheReport) {
+  const TempDir dir;
+  const std::string run = dir / "run";
+  std::vector<std::string> arguments = {"up", "--config", WriteConfig(dir.path(), 3), "--run-dir",
+                                        run};
+  const std::vector<std::string> security = SecuritySettings(dir);
+  arguments.insert(arguments.end(), security.begin(), security.end());
+  const CommandResult result = RunDdpo(arguments);
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_TRUE(std::filesystem::exists(run + "/report.html"));
+  // Its own reward server takes the run's certificates as well.
+  EXPECT_EQ(RunDdpo({"report", run}).exit_code, 0);
+}
+
+TEST(Status, TakesTheCertificatesOfTheRunsConfig) {
+  const TempDir dir;
+  const std::string run = dir / "run";
+  Subprocess::Options options;
+  options.argv = {ProgramPath("ddpo"), "up", "--config", WriteConfig(dir.path(), 100000),
+                  "--run-dir",         run};
+  const std::vector<std::string> security = SecuritySettings(dir);
+  options.argv.insert(options.argv.end(), security.begin(), security.end());
+  options.log_file = dir / "log";
+  auto process = Subprocess::Start(options);
+  ASSERT_TRUE(process.ok()) << process.status();
+  const absl::Time deadline = absl::Now() + absl::Minutes(2);
+  while (Contents(run + "/metrics.jsonl").empty() && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  const CommandResult status = RunDdpo({"status", run});
+  EXPECT_EQ(status.exit_code, 0) << status.output;
+  EXPECT_THAT(status.output, HasSubstr("actor-0"));
+  std::string learner;
+  const nlohmann::json pids = nlohmann::json::parse(Contents(run + "/pids.json"));
+  for (const nlohmann::json& child : pids["processes"]) {
+    if (child["name"] == "learner-0") learner = child["address"];
+  }
+  const CommandResult refused = RunDdpo({"status", "--learner", learner});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.output, HasSubstr("speaks TLS, this client plain text"));
+  (*process)->Kill(SIGINT);
+  EXPECT_EQ((*process)->Wait()->code, 130) << Contents(options.log_file);
 }
 
 TEST(Up, SaysThatALearnerWasStoppedFromOutside) {
