@@ -40,6 +40,8 @@ absl::Status CheckSameRun(const Checkpoint& checkpoint, const config::v1::Config
   allowed.mutable_cluster()->set_lease_seconds(config.cluster().lease_seconds());
   allowed.mutable_cluster()->set_max_task_attempts(config.cluster().max_task_attempts());
   allowed.mutable_training()->set_parallel_backwards(config.training().parallel_backwards());
+  allowed.mutable_training()->set_gradient_checkpointing(
+      config.training().gradient_checkpointing());
   *allowed.mutable_evaluation() = config.evaluation();
   *allowed.mutable_reward_server() = config.reward_server();
   *allowed.mutable_checkpoint() = config.checkpoint();

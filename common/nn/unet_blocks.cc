@@ -109,7 +109,9 @@ absl::StatusOr<UNetBlock> UNetBlock::LoadUp(WeightLoader& loader, const UNetConf
 at::Tensor UNetBlock::ForwardResnet(size_t index, const at::Tensor& x,
                                     const UNetContext& context) const {
   const ResnetBlock2D& resnet = resnets_[index];
-  if (!context.recompute) return resnet.Forward(x, context.time_embedding);
+  // The ResNet uses x twice and a skip connection once more: through the alias the ResNet's two
+  // gradients are added up first, as where it is recomputed.
+  if (!context.recompute) return resnet.Forward(at::alias(x), context.time_embedding);
   return Recompute({x, context.time_embedding}, context.weights,
                    [&resnet](const std::vector<at::Tensor>& inputs) {
                      return resnet.Forward(inputs[0], inputs[1]);

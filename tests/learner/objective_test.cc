@@ -99,6 +99,56 @@ TEST_F(ObjectiveTest, DdpoSfWeighsTheLogProbability) {
   EXPECT_EQ(loss.clip_fraction, 0.25);
 }
 
+TEST_F(ObjectiveTest, KlToTheBaseModelIsThatOfTheStepsGaussians) {
+  unit_.reference_output = model_output_.detach() + 0.01;
+  const double plain = Loss("ddpo_sf", {1, -1, 1, -1}, {0, 0, 0, 0}).loss.item<double>();
+  options_.kl_coefficient = 0.5;
+  for (const char* name : {"ddpo_is", "ddpo_sf"}) {
+    EXPECT_TRUE(CreateObjective(options_, scheduler_).value()->NeedsReference());
+    const auto step = [&](const at::Tensor& output) {
+      return scheduler_.Predict(unit_.latents, output, unit_.timesteps, options_.num_steps,
+                                options_.eta);
+    };
+    const auto policy = step(model_output_.detach());
+    const double kl =
+        ((policy.mean - step(unit_.reference_output).mean).square() / (2 * policy.std.square()))
+            .mean()
+            .item<double>();
+    const UnitLoss loss = Loss(name, {1, -1, 1, -1}, {0, 0, 0, 0});
+    EXPECT_GT(kl, 0);
+    EXPECT_NEAR(loss.reference_kl, kl, 1e-6 * kl);
+    if (options_.name == "ddpo_sf") {
+      EXPECT_NEAR(loss.loss.item<double>(), plain + 0.5 * kl, kTolerance);
+    }
+  }
+}
+
+TEST_F(ObjectiveTest, DecoupledClipsAroundTheStartAndTruncatesTheBehaviourWeight) {
+  options_.max_behaviour_weight = 1.25;
+  // π / π_old = 1.5 throughout; π_start / π_old in turn 1 (as old), 1.2, 1.5 (as new) and 0.5.
+  const std::vector<double> start = {1, 1.2, 1.5, 0.5};
+  std::vector<double> log_ratios(4, std::log(1.5));
+  Loss("ddpo_is", {1, 1, 1, 1}, log_ratios);
+  std::vector<double> shifts;
+  for (const double ratio : start) shifts.push_back(std::log(ratio));
+  unit_.start_log_probs = unit_.log_probs + at::tensor(shifts, at::kFloat);
+  options_.decoupled = true;
+  const UnitLoss loss = CreateObjective(options_, scheduler_).value()->Loss(unit_, model_output_);
+  // Weight · ratio clipped to 1.1: 1 · 1.1, 1.2 · 1.1 (ratio 1.25), 1.25 · 1, 0.5 · 1.1 (ratio 3).
+  EXPECT_NEAR(loss.loss.item<double>(), -(1.1 + 1.32 + 1.25 + 0.55) / 4, kTolerance);
+  EXPECT_EQ(loss.clip_fraction, 0.75);
+  EXPECT_FALSE(HasGradient(loss, 0));
+  EXPECT_TRUE(HasGradient(loss, 2));
+}
+
+TEST_F(ObjectiveTest, RwrWeighsTheSquaredErrors) {
+  const UnitLoss loss = Loss("rwr", {2, 0, 0, 1}, {0, 0, 0, 0});
+  const at::Tensor errors = (model_output_.detach() - unit_.target).square().mean({1, 2, 3});
+  EXPECT_NEAR(loss.loss.item<double>(),
+              (2 * errors[0].item<double>() + errors[3].item<double>()) / 4, 1e-6);
+  EXPECT_FALSE(loss.log_ratio.defined());
+}
+
 TEST_F(ObjectiveTest, AnUnknownNameIsAnError) {
   options_.name = "ddpo";
   EXPECT_THAT(std::string(CreateObjective(options_, scheduler_).status().message()),
