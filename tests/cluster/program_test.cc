@@ -129,5 +129,16 @@ TEST_F(ProgramTest, ALearnerThatWaitsForActorsIsHealthyAndStopsWhenAsked) {
   EXPECT_TRUE(FileSystem::Real()->Exists(dir_ / "run/checkpoints/epoch_00000/MANIFEST.json"));
 }
 
+TEST_F(ProgramTest, ALearnerThatIsAskedToStopCanSayThatTheRunIsNotComplete) {
+  const auto learner =
+      Start({"ddpo-learner", "--config", WriteConfig(""), "--run-dir", dir_ / "run",
+             "--address-file", dir_ / "address", "--stopped-exit-code", "75"});
+  ASSERT_EQ(Addresses(dir_ / "address", learner.get()).size(), 2) << Log();
+  learner->Kill(SIGTERM);
+  const auto status = learner->Wait(kPatience);
+  ASSERT_TRUE(status.has_value());
+  EXPECT_EQ(status->code, 75) << status->ToString();
+}
+
 }  // namespace
 }  // namespace ddpo
