@@ -15,6 +15,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "common/diffusion/model_index.h"
+#include "common/rpc/security_flags.h"
 #include "learner/learner.h"
 #include "learner/policy_trainer_factory.h"
 
@@ -27,6 +28,7 @@ constexpr int kExitBadConfig = 2;
 struct Flags {
   std::string config;
   LearnerOptions learner;
+  config::v1::SecurityConfig security;
   double stall_seconds = 3600;
   int stopped_exit_code = 0;
   std::string log_level = "info";
@@ -43,6 +45,10 @@ void AddFlags(CLI::App* app, Flags* flags) {
                   "Gets both addresses, a line each, once the learner serves");
   app->add_flag("--allow-plain-text-anywhere", flags->learner.allow_plain_text_anywhere,
                 "Listen without TLS beyond loopback");
+  app->add_option("--health-listen", flags->learner.health_listen,
+                  "HOST:PORT for health checks in plain text, where --listen speaks TLS");
+  AddCertificateFlags(app, &flags->security);
+  AddTlsServerFlags(app, &flags->security);
   app->add_option("--stall-seconds", flags->stall_seconds,
                   "Longest time for one step of an epoch, as the update; after it health checks of "
                   "ddpo.learner.progress fail")
@@ -63,6 +69,7 @@ struct Started {
 absl::StatusOr<Started> Start(Flags flags) {
   flags.learner.stall = absl::Seconds(flags.stall_seconds);
   DDPO_ASSIGN_OR_RETURN(flags.learner.config, LoadConfig(flags.config));
+  flags.learner.config.mutable_security()->MergeFrom(flags.security);
   DDPO_ASSIGN_OR_RETURN(const std::string model, FindResource(flags.learner.config.model()));
   DDPO_ASSIGN_OR_RETURN(flags.learner.model_digest, DigestModelFolder(model));
   Started started;
