@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
-#include "learner/epoch_metrics.h"
 #include "learner/shuffle.h"
 
 namespace ddpo {
@@ -22,6 +21,28 @@ at::Tensor OrderTensor(const std::vector<std::vector<int64_t>>& orders) {
 }
 
 }  // namespace
+
+absl::Status PolicyGradientPass(const Pipeline& pipeline, const EpochTensors& tensors,
+                                const PassOrder& order, const PolicyGradientOptions& options,
+                                int gradient_accumulation, GradientWorkers& workers,
+                                TrainablePolicy& policy, EpochMetrics& metrics) {
+  const int64_t count = order.samples.size(0);
+  const int64_t minibatch = options.minibatch_size;
+  const int64_t step_size = minibatch * gradient_accumulation;
+  for (int64_t begin = 0; begin < count; begin += step_size) {
+    const int64_t end = std::min(begin + step_size, count);
+    const absl::StatusOr<StepMetrics> step = PolicyGradientStep(
+        pipeline,
+        tensors.Take(order.samples.slice(0, begin, end), order.timesteps.slice(0, begin, end)),
+        options, workers, policy);
+    if (!step.ok()) {
+      return absl::Status(step.status().code(), absl::StrCat("optimizer step ", begin / step_size,
+                                                             ": ", step.status().message()));
+    }
+    metrics.Add(*step, static_cast<double>((end - begin + minibatch - 1) / minibatch));
+  }
+  return absl::OkStatus();
+}
 
 absl::Status PolicyGradientEpoch::ComputeStartLogProbs(const EpochSamples& samples,
                                                        GradientWorkers& workers,
@@ -59,26 +80,19 @@ absl::StatusOr<UpdateMetrics> PolicyGradientEpoch::Run(const EpochSamples& sampl
     DDPO_RETURN_IF_ERROR(ComputeStartLogProbs(samples, workers, policy, tensors));
   }
   const auto count = static_cast<int64_t>(samples.samples.size());
-  const int64_t minibatch = options_.step.minibatch_size;
-  const int64_t step_size = minibatch * options_.gradient_accumulation;
   EpochMetrics metrics;
   for (int inner = 0; inner < options_.inner_epochs; ++inner) {
     const ShuffleKey key{options_.run_seed, samples.epoch, inner};
-    const at::Tensor order = at::tensor(ShuffleSamples(key, count), at::kLong);
-    const at::Tensor timestep_order = OrderTensor(ShuffleTimesteps(
-        key, count, num_steps - options_.skip_last_steps, options_.timestep_fraction));
-    for (int64_t begin = 0; begin < count; begin += step_size) {
-      const int64_t end = std::min(begin + step_size, count);
-      const at::Tensor taken = order.slice(0, begin, end);
-      const absl::StatusOr<StepMetrics> step =
-          PolicyGradientStep(pipeline_, tensors.Take(taken, timestep_order.slice(0, begin, end)),
-                             options_.step, workers, policy);
-      if (!step.ok()) {
-        return absl::Status(step.status().code(),
-                            absl::StrCat("inner epoch ", inner, ", optimizer step ",
-                                         begin / step_size, ": ", step.status().message()));
-      }
-      metrics.Add(*step, static_cast<double>((end - begin + minibatch - 1) / minibatch));
+    const PassOrder order{
+        at::tensor(ShuffleSamples(key, count), at::kLong),
+        OrderTensor(ShuffleTimesteps(key, count, num_steps - options_.skip_last_steps,
+                                     options_.timestep_fraction))};
+    const absl::Status status =
+        PolicyGradientPass(pipeline_, tensors, order, options_.step, options_.gradient_accumulation,
+                           workers, policy, metrics);
+    if (!status.ok()) {
+      return absl::Status(status.code(),
+                          absl::StrCat("inner epoch ", inner, ", ", status.message()));
     }
   }
   return metrics.Mean();

@@ -1,9 +1,12 @@
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <cstdint>
 
 #include "absl/status/statusor.h"
 #include "common/diffusion/pipeline.h"
+#include "learner/epoch_metrics.h"
 #include "learner/epoch_tensors.h"
 #include "learner/epoch_update.h"
 #include "learner/policy_gradient_step.h"
@@ -24,8 +27,21 @@ struct PolicyGradientEpochOptions {
   uint64_t run_seed = 42;
 };
 
-// DDPO's update: shuffles samples and, for each sample, timesteps, and takes an optimizer step for
-// every minibatch_size × gradient_accumulation samples.
+// The order of one pass over N samples.
+struct PassOrder {
+  at::Tensor samples;    // [N] int64
+  at::Tensor timesteps;  // [N,J] int64: row i holds the denoising steps of samples[i]
+};
+
+// One pass: takes an optimizer step for every minibatch_size × gradient_accumulation samples, the
+// last perhaps for fewer, and adds what they did to `metrics`. Errors name the optimizer step.
+absl::Status PolicyGradientPass(const Pipeline& pipeline, const EpochTensors& tensors,
+                                const PassOrder& order, const PolicyGradientOptions& options,
+                                int gradient_accumulation, GradientWorkers& workers,
+                                TrainablePolicy& policy, EpochMetrics& metrics);
+
+// DDPO's update: in each inner epoch shuffles samples and, for each sample, timesteps, and passes
+// over them.
 class PolicyGradientEpoch : public EpochUpdate {
  public:
   // The pipeline must outlive it.

@@ -55,6 +55,7 @@ INSTANTIATE_TEST_SUITE_P(
                       "pipelines/tiny_fixtures/policy_gradient_step_ddpo_is_whole.safetensors",
                       "pipelines/tiny_fixtures/policy_gradient_step_ddpo_sf.safetensors",
                       "pipelines/tiny_fixtures/policy_gradient_step_ddpo_sf_whole.safetensors",
+                      "pipelines/tiny_fixtures/ddpo_epoch_trl.safetensors",
                       "pipelines/tiny_fixtures/rwr_step_dense.safetensors",
                       "pipelines/tiny_fixtures/rwr_step_sparse.safetensors"));
 
