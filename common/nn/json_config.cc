@@ -32,6 +32,10 @@ absl::StatusOr<JsonConfig> JsonConfig::ReadIfThere(const std::string& path) {
   return Empty(path);
 }
 
+JsonConfig JsonConfig::Of(const std::string& path, Json json) {
+  return JsonConfig(path, std::move(json));
+}
+
 JsonConfig JsonConfig::Empty(const std::string& path) { return JsonConfig(path, Json::object()); }
 
 bool JsonConfig::Has(const std::string& key) const {

@@ -19,6 +19,8 @@ class JsonConfig {
   static absl::StatusOr<JsonConfig> Read(const std::string& path);
   // The same, and an object without keys for a file that is not there.
   static absl::StatusOr<JsonConfig> ReadIfThere(const std::string& path);
+  // What is in memory already; `path` stands for the file in errors.
+  static JsonConfig Of(const std::string& path, nlohmann::json json);
   // An object without keys.
   static JsonConfig Empty(const std::string& path);
   ~JsonConfig();

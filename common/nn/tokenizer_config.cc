@@ -28,17 +28,15 @@ std::string TokenText(const Json& json) {
 }
 
 absl::Status ReadSpecialTokens(const JsonConfig& source, TokenizerConfig* config) {
-  const std::pair<const char*, std::string*> named[] = {{"bos_token", &config->bos_token},
-                                                        {"eos_token", &config->eos_token},
-                                                        {"unk_token", &config->unk_token},
-                                                        {"pad_token", nullptr},
-                                                        {"sep_token", nullptr},
-                                                        {"cls_token", nullptr},
-                                                        {"mask_token", nullptr}};
+  const std::pair<const char*, std::string*> named[] = {
+      {"bos_token", &config->bos_token},  {"eos_token", &config->eos_token},
+      {"unk_token", &config->unk_token},  {"pad_token", &config->pad_token},
+      {"sep_token", &config->sep_token},  {"cls_token", &config->cls_token},
+      {"mask_token", &config->mask_token}};
   for (const auto& [key, text] : named) {
     if (!source.json().contains(key)) continue;
     const std::string token = TokenText(source.json()[key]);
-    if (text != nullptr) *text = token;
+    *text = token;
     if (!token.empty()) config->special_tokens.push_back(token);
   }
   if (source.Has("additional_special_tokens")) {
@@ -120,14 +118,14 @@ absl::StatusOr<AddedToken> ReadAddedToken(const JsonConfig& entry, int64_t id) {
   return token;
 }
 
-absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::string& dir) {
+absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::string& dir,
+                                                    const std::string& default_class) {
   TokenizerConfig config;
   DDPO_ASSIGN_OR_RETURN(const JsonConfig source,
                         JsonConfig::ReadIfThere(JoinPath(dir, "tokenizer_config.json")));
   DDPO_ASSIGN_OR_RETURN(const JsonConfig map,
                         JsonConfig::ReadIfThere(JoinPath(dir, "special_tokens_map.json")));
-  DDPO_ASSIGN_OR_RETURN(config.tokenizer_class,
-                        source.String("tokenizer_class", "LlamaTokenizerFast"));
+  DDPO_ASSIGN_OR_RETURN(config.tokenizer_class, source.String("tokenizer_class", default_class));
   if (config.IsLlama()) {
     config.bos_token = "<s>";
     config.eos_token = "</s>";

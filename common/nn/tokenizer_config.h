@@ -33,6 +33,7 @@ struct TokenizerConfig {
   std::map<std::string, AddedToken> added_tokens;  // by content
   // Texts; empty where there is none.
   std::string bos_token, eos_token, unk_token;
+  std::string pad_token, sep_token, cls_token, mask_token;
   // All of them, the pad token and the additional ones included.
   std::vector<std::string> special_tokens;
   bool add_bos_token = true;
@@ -45,7 +46,9 @@ struct TokenizerConfig {
     return tokenizer_class == "LlamaTokenizer" || tokenizer_class == "LlamaTokenizerFast";
   }
 };
-absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(const std::string& dir);
+// `default_class` where the folder names none.
+absl::StatusOr<TokenizerConfig> ReadTokenizerConfig(
+    const std::string& dir, const std::string& default_class = "LlamaTokenizerFast");
 
 // A stretch of text: an added token or what stands between two of them.
 struct TextPiece {

@@ -1,5 +1,6 @@
 #include "common/nn/weights.h"
 
+#include <algorithm>
 #include <utility>
 
 #include "absl/strings/match.h"
@@ -69,6 +70,15 @@ void WeightLoader::Keep(const std::string& key, const at::Tensor& tensor, int64_
 bool WeightLoader::ContainsPrefix(const std::string& prefix) const {
   const auto found = contents_.lower_bound(prefix);
   return found != contents_.end() && absl::StartsWith(found->first, prefix);
+}
+
+void WeightLoader::RenameEnding(const std::string& from, const std::string& to) {
+  NamedTensors renamed;
+  for (auto& [key, tensor] : contents_) {
+    const std::string stem = key.substr(0, key.size() - std::min(key.size(), from.size()));
+    renamed[absl::EndsWith(key, from) ? stem + to : key] = std::move(tensor);
+  }
+  contents_ = std::move(renamed);
 }
 
 void WeightLoader::Ignore(const std::string& prefix) {

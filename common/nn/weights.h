@@ -49,6 +49,9 @@ class WeightLoader {
   // Whether some key begins so.
   bool ContainsPrefix(const std::string& prefix) const;
 
+  // Keys that end in `from` end in `to` from here on, as for the names of old checkpoints.
+  void RenameEnding(const std::string& from, const std::string& to);
+
   // Keys that begin so are known and not needed.
   void Ignore(const std::string& prefix);
 
