@@ -8,6 +8,7 @@
 #include "absl/status/statusor.h"
 #include "common/diffusion/pipeline.h"
 #include "common/nn/clip_image_encoder.h"
+#include "common/nn/llava.h"
 #include "common/tensors/image.h"
 #include "common/tensors/safetensors.h"
 #include "tools/parity/fixture.h"
@@ -26,12 +27,15 @@ class ParityModel {
   absl::StatusOr<Pipeline*> pipeline();
   // The folder as CLIP's image tower.
   absl::StatusOr<const ClipImageEncoder*> clip();
+  // The folder as a LLaVA.
+  absl::StatusOr<const Llava*> llava();
 
  private:
   std::string dir_;
   NetworkOptions options_;
   std::unique_ptr<Pipeline> pipeline_;
   std::unique_ptr<ClipImageEncoder> clip_;
+  std::unique_ptr<Llava> llava_;
 };
 
 // The pictures of a fixture's images, [B,H,W,3] uint8.
@@ -46,6 +50,7 @@ void AddDiffusionKinds(ParityKinds& kinds);
 void AddPolicyGradientKinds(ParityKinds& kinds);
 void AddImageKinds(ParityKinds& kinds);
 void AddClipKinds(ParityKinds& kinds);
+void AddLlavaKinds(ParityKinds& kinds);
 
 inline ParityKinds AllParityKinds() {
   ParityKinds kinds;
@@ -53,6 +58,7 @@ inline ParityKinds AllParityKinds() {
   AddPolicyGradientKinds(kinds);
   AddImageKinds(kinds);
   AddClipKinds(kinds);
+  AddLlavaKinds(kinds);
   return kinds;
 }
 

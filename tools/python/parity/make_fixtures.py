@@ -18,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from parity import diffusion_fixtures as diffusion  # noqa: E402
 from parity.clip_fixtures import clip_fixtures  # noqa: E402
 from parity.fixture import Fixture  # noqa: E402
+from parity.llava_fixtures import llava_fixtures  # noqa: E402
 
 
 # What makes fixtures, and of which kinds, so that only what is asked for is computed.
@@ -38,6 +39,7 @@ MAKERS = [
 TRANSFORMERS_MAKERS = {
     "clip": clip_fixtures,
     "clip_vision_model": clip_fixtures,
+    "llava": llava_fixtures,
 }
 
 
