@@ -24,5 +24,6 @@ void AddSampleCommand(CLI::App& app, int& exit_code);
 void AddExportCommand(CLI::App& app, int& exit_code);
 void AddBenchCommand(CLI::App& app, int& exit_code);
 void AddParityCommand(CLI::App& app, int& exit_code);
+void AddRewardCommand(CLI::App& app, int& exit_code);
 
 }  // namespace ddpo

@@ -13,6 +13,7 @@ int main(int argc, char** argv) {
   ddpo::AddExportCommand(app, exit_code);
   ddpo::AddBenchCommand(app, exit_code);
   ddpo::AddParityCommand(app, exit_code);
+  ddpo::AddRewardCommand(app, exit_code);
   CLI11_PARSE(app, argc, argv);
   return exit_code;
 }
