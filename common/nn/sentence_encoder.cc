@@ -24,7 +24,7 @@ absl::StatusOr<EncoderSizes> ReadEncoderSizes(const JsonConfig& config,
   DDPO_RETURN_IF_ERROR(
       config.Require("hidden_act", {R"("gelu")", R"("gelu_new")", R"("gelu_pytorch_tanh")",
                                     R"("relu")", R"("silu")", R"("swish")"}));
-  DDPO_ASSIGN_OR_RETURN(sizes.activation, config.String("hidden_act", "gelu"));
+  DDPO_ASSIGN_OR_RETURN(sizes.activation, config.String("hidden_act", defaults.activation));
   if (sizes.hidden % sizes.heads != 0) {
     return config.Error("num_attention_heads",
                         absl::StrCat("a number that divides hidden_size (", sizes.hidden, ")"));

@@ -44,7 +44,7 @@ struct EncoderSizes {
   int64_t positions = 0;
   int64_t token_types = 0;
   double layer_norm_eps = 0;
-  std::string activation;
+  std::string activation = "gelu";
 };
 // `defaults` are transformers' own for the family.
 absl::StatusOr<EncoderSizes> ReadEncoderSizes(const JsonConfig& config,
