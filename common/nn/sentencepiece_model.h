@@ -4,16 +4,20 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/statusor.h"
+
 namespace ddpo {
 
-// The SentencePiece library behind standard types alone: its header declares an absl::string_view
-// of its own, which must not meet Abseil's.
+// A vocabulary of byte-pair encoding in SentencePiece's file format, with that library's results.
+// (The library itself, as distributions build it, exports symbols of its own copy of Protobuf,
+// which must not meet Protobuf's.)
 class SentencePieceModel {
  public:
-  // From the bytes of a tokenizer.model. Null, and what is wrong in `error`, for a damaged one.
-  // Without `add_dummy_prefix` text is not given a space before its first word.
-  static std::unique_ptr<SentencePieceModel> Parse(const std::string& bytes, bool add_dummy_prefix,
-                                                   std::string* error);
+  // The contents of a tokenizer.model. Without `add_dummy_prefix` text is not given a space before
+  // its first word. INVALID_ARGUMENT says what is damaged or not supported: other kinds of models
+  // and normalizations that change characters.
+  static absl::StatusOr<std::unique_ptr<SentencePieceModel>> Parse(const std::string& bytes,
+                                                                   bool add_dummy_prefix);
   ~SentencePieceModel();
 
   std::vector<std::string> Encode(const std::string& text) const;

@@ -23,13 +23,12 @@ class SentencePieceTokenizer : public LlamaTokenizer {
   static absl::StatusOr<std::unique_ptr<LlamaTokenizer>> Load(const std::string& path,
                                                               TokenizerConfig config) {
     DDPO_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
-    std::string error;
-    std::unique_ptr<SentencePieceModel> model =
-        SentencePieceModel::Parse(bytes, /*add_dummy_prefix=*/config.legacy, &error);
-    if (model == nullptr) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ": not a SentencePiece model: ", error));
+    absl::StatusOr<std::unique_ptr<SentencePieceModel>> model =
+        SentencePieceModel::Parse(bytes, /*add_dummy_prefix=*/config.legacy);
+    if (!model.ok()) {
+      return absl::InvalidArgumentError(absl::StrCat(path, ": ", model.status().message()));
     }
-    auto tokenizer = std::make_unique<SentencePieceTokenizer>(std::move(config), std::move(model));
+    auto tokenizer = std::make_unique<SentencePieceTokenizer>(std::move(config), *std::move(model));
     DDPO_RETURN_IF_ERROR(tokenizer->ReadAddedTokens(path));
     return tokenizer;
   }

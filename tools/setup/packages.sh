@@ -4,7 +4,7 @@ ddpo_packages=(
   build-essential cmake ninja-build ccache pkg-config git ca-certificates unzip python3 python3-pip
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libgloo-dev
   prometheus-cpp-dev libjpeg-dev libpng-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev
-  libsqlite3-dev libspdlog-dev libssl-dev libcurl4-openssl-dev libicu-dev libsentencepiece-dev zlib1g-dev
+  libsqlite3-dev libspdlog-dev libssl-dev libcurl4-openssl-dev libicu-dev zlib1g-dev
   libgtest-dev libgmock-dev libbenchmark-dev
 )
 
