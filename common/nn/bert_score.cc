@@ -149,6 +149,7 @@ absl::StatusOr<std::unique_ptr<BertScorer>> BertScorer::Load(const BertScorerOpt
 
 const std::string& BertScorer::digest() const { return impl_->digest; }
 int64_t BertScorer::layer() const { return impl_->layer; }
+bool BertScorer::is_rescaled() const { return impl_->baseline.has_value(); }
 
 // Each sentence once, those of like length together.
 std::map<std::string, Embedded> BertScorer::Impl::Embed(

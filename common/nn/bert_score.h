@@ -32,6 +32,7 @@ struct BertScore {
 
 // BERTScore (arXiv 1904.09675) with the results of bert-score 0.3.13: greedy matching of the
 // tokens' hidden states by cosine, no idf weights, cls and sep matched against but not counted.
+// Thread-safe.
 class BertScorer {
  public:
   // Errors name file and key: NOT_FOUND, INVALID_ARGUMENT for what is damaged or not supported.
@@ -53,6 +54,8 @@ class BertScorer {
   // SHA-256 over encoder, layer, baseline and number type: equal digests score alike.
   const std::string& digest() const;
   int64_t layer() const;
+  // Whether scores of unrelated sentences are mapped to 0.
+  bool is_rescaled() const;
 
  private:
   struct Impl;

@@ -5,12 +5,14 @@
 #include <nlohmann/json.hpp>
 #include <utility>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/time/clock.h"
 #include "common/base/files.h"
 #include "common/base/sha256.h"
@@ -86,12 +88,14 @@ class ChatEndpointJudge : public ImageJudge {
       absl::Span<const ImageQuestion> questions) override {
     std::vector<absl::StatusOr<std::string>> replies;
     replies.reserve(questions.size());
+    absl::MutexLock lock(&mu_);
     for (const ImageQuestion& question : questions) replies.push_back(AnswerOne(question));
     return replies;
   }
 
  private:
-  absl::StatusOr<std::string> AnswerOne(const ImageQuestion& question) {
+  absl::StatusOr<std::string> AnswerOne(const ImageQuestion& question)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     DDPO_ASSIGN_OR_RETURN(const auto png, EncodePng(*question.image));
     const std::string image_url = absl::StrCat(
         "data:image/png;base64,", absl::Base64Escape(absl::string_view(
@@ -118,7 +122,8 @@ class ChatEndpointJudge : public ImageJudge {
     }
   }
 
-  absl::StatusOr<std::string> Post(const std::string& body, HttpAnswer* answer) {
+  absl::StatusOr<std::string> Post(const std::string& body, HttpAnswer* answer)
+      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     answer->limit = options_.max_response_bytes;
     CURL* curl = curl_.get();
     curl_easy_reset(curl);
@@ -176,7 +181,8 @@ class ChatEndpointJudge : public ImageJudge {
   const ChatEndpointOptions options_;
   const std::string url_;
   const std::string key_;
-  const std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl_;
+  absl::Mutex mu_;
+  const std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl_ ABSL_PT_GUARDED_BY(mu_);
 };
 
 }  // namespace

@@ -16,7 +16,7 @@ struct ImageQuestion {
 };
 
 // A vision-language model that answers questions about images: a LLaVA in this process, or a chat
-// endpoint elsewhere. Called from one thread at a time.
+// endpoint elsewhere. Thread-safe: scorers share a judge, and each has threads of its own.
 class ImageJudge {
  public:
   virtual ~ImageJudge() = default;

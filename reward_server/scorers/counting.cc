@@ -59,13 +59,14 @@ bool Contains(const std::vector<std::string>& words, absl::string_view wanted) {
 
 class CountingScorer : public Scorer {
  public:
-  explicit CountingScorer(std::shared_ptr<ImageJudge> judge) : judge_(std::move(judge)) {
+  CountingScorer(std::shared_ptr<ImageJudge> judge, int max_new_tokens)
+      : judge_(std::move(judge)), max_new_tokens_(max_new_tokens) {
     info_.name = "counting";
     info_.kind = "counting";
     info_.description =
         "Whether a vision-language model finds the asked number of the asked animal: the mean of "
         "two yes-or-no checks of its replies";
-    info_.digest = Sha256Hex(absl::StrCat("counting 1 ", judge_->digest()));
+    info_.digest = Sha256Hex(absl::StrCat("counting 2 ", max_new_tokens, " ", judge_->digest()));
     info_.min_score = 0;
     info_.max_score = 1;
     info_.needs_prompt = true;
@@ -82,9 +83,11 @@ class CountingScorer : public Scorer {
     for (const ScoringInput& input : inputs) {
       prompts.push_back(ParseCountingPrompt(input.prompt));
       if (!prompts.back().ok()) continue;
-      questions.push_back({&input.image, absl::StrCat("How many ", prompts.back()->plural,
-                                                      " are there in this image?")});
-      questions.push_back({&input.image, "What animal is in this image?"});
+      questions.push_back(
+          {&input.image,
+           absl::StrCat("How many ", prompts.back()->plural, " are there in this image?"),
+           max_new_tokens_});
+      questions.push_back({&input.image, "What animal is in this image?", max_new_tokens_});
     }
     const auto replies =
         questions.empty() ? std::vector<absl::StatusOr<std::string>>{} : judge_->Answer(questions);
@@ -122,6 +125,7 @@ class CountingScorer : public Scorer {
   }
 
   const std::shared_ptr<ImageJudge> judge_;
+  const int max_new_tokens_;
   ScorerInfo info_;
 };
 
@@ -141,8 +145,8 @@ absl::StatusOr<CountingPrompt> ParseCountingPrompt(const std::string& prompt) {
       "prompt `", prompt, "` asks for no number of animals: expected one like `two cats`"));
 }
 
-std::unique_ptr<Scorer> MakeCountingScorer(std::shared_ptr<ImageJudge> judge) {
-  return std::make_unique<CountingScorer>(std::move(judge));
+std::unique_ptr<Scorer> MakeCountingScorer(std::shared_ptr<ImageJudge> judge, int max_new_tokens) {
+  return std::make_unique<CountingScorer>(std::move(judge), max_new_tokens);
 }
 
 }  // namespace ddpo

@@ -24,7 +24,7 @@ absl::StatusOr<CountingPrompt> ParseCountingPrompt(const std::string& prompt);
 // The counting reward of the authors' LLaVA server: the judge is asked "How many {plural} are there
 // in this image?" and "What animal is in this image?"; the value is the mean of "the answer is in
 // the reply" over both, so 0, 0.5 or 1. Details: count_correct, animal_correct; text: both replies.
-// Known hack: text drawn into the image fools the judge.
-std::unique_ptr<Scorer> MakeCountingScorer(std::shared_ptr<ImageJudge> judge);
+// Replies are cut after `max_new_tokens`. Known hack: text drawn into the image fools the judge.
+std::unique_ptr<Scorer> MakeCountingScorer(std::shared_ptr<ImageJudge> judge, int max_new_tokens);
 
 }  // namespace ddpo

@@ -1,44 +1,24 @@
 #include "reward_server/scorers/counting.h"
 
-#include <map>
 #include <memory>
 #include <string>
 #include <vector>
 
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "tests/reward_server/table_judge.h"
 
 namespace ddpo {
 namespace {
 
+using ::ddpo::testing::TableJudge;
+using ::testing::Each;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 using ::testing::Pair;
 using ::testing::UnorderedElementsAre;
 
-// Answers from a table; a question that is not in it cannot be answered.
-class TableJudge : public ImageJudge {
- public:
-  std::map<std::string, std::string> replies;
-  std::vector<std::string> asked;
-
-  std::string digest() const override { return "table"; }
-  int max_batch_size() const override { return 8; }
-  std::vector<absl::StatusOr<std::string>> Answer(
-      absl::Span<const ImageQuestion> questions) override {
-    std::vector<absl::StatusOr<std::string>> answers;
-    for (const ImageQuestion& question : questions) {
-      asked.push_back(question.text);
-      const auto reply = replies.find(question.text);
-      if (reply == replies.end()) {
-        answers.push_back(absl::UnavailableError("the model is loading"));
-      } else {
-        answers.push_back(reply->second);
-      }
-    }
-    return answers;
-  }
-};
+constexpr int kMaxNewTokens = 16;
 
 ScoringInput Prompt(const std::string& prompt) {
   ScoringInput input;
@@ -48,7 +28,7 @@ ScoringInput Prompt(const std::string& prompt) {
 }
 
 absl::StatusOr<ScoreValue> ScoreOne(std::shared_ptr<TableJudge> judge, const std::string& prompt) {
-  return MakeCountingScorer(std::move(judge))->ScoreBatch({Prompt(prompt)})[0];
+  return MakeCountingScorer(std::move(judge), kMaxNewTokens)->ScoreBatch({Prompt(prompt)})[0];
 }
 
 TEST(CountingPromptTest, ReadsNumbersAndIrregularPlurals) {
@@ -81,6 +61,7 @@ TEST(CountingScorerTest, AsksBothQuestionsAndAveragesTheAnswers) {
   EXPECT_THAT(value->text, HasSubstr("There are two cats."));
   EXPECT_THAT(judge->asked, ElementsAre("How many cats are there in this image?",
                                         "What animal is in this image?"));
+  EXPECT_THAT(judge->max_new_tokens, Each(kMaxNewTokens));
 }
 
 TEST(CountingScorerTest, TakesDigitsAndWholeWordsOnly) {
@@ -102,7 +83,8 @@ TEST(CountingScorerTest, ABadPromptDoesNotDisturbItsNeighbours) {
   auto judge = std::make_shared<TableJudge>();
   judge->replies = {{"How many cats are there in this image?", "two"},
                     {"What animal is in this image?", "cats"}};
-  const auto values = MakeCountingScorer(judge)->ScoreBatch({Prompt("a cat"), Prompt("two cats")});
+  const auto values =
+      MakeCountingScorer(judge, kMaxNewTokens)->ScoreBatch({Prompt("a cat"), Prompt("two cats")});
   EXPECT_EQ(values[0].status().code(), absl::StatusCode::kInvalidArgument);
   ASSERT_TRUE(values[1].ok()) << values[1].status();
   EXPECT_EQ(values[1]->value, 1);
