@@ -17,16 +17,6 @@ absl::StatusOr<Pipeline*> ParityModel::pipeline() {
 
 namespace {
 
-absl::StatusOr<NamedTensors> Tokenize(const Fixture& fixture, ParityModel& model) {
-  DDPO_ASSIGN_OR_RETURN(const Pipeline* pipeline, model.pipeline());
-  DDPO_ASSIGN_OR_RETURN(std::vector<std::string> prompts, fixture.Strings("prompts"));
-  std::vector<at::Tensor> rows;
-  for (const std::string& prompt : prompts) {
-    rows.push_back(at::tensor(pipeline->tokenizer().Encode(prompt), at::kLong));
-  }
-  return NamedTensors{{"input_ids", at::stack(rows)}};
-}
-
 absl::StatusOr<NamedTensors> TextEncoder(const Fixture& fixture, ParityModel& model) {
   DDPO_ASSIGN_OR_RETURN(const Pipeline* pipeline, model.pipeline());
   DDPO_ASSIGN_OR_RETURN(at::Tensor ids, fixture.Integers("input_ids", 2));
@@ -127,7 +117,6 @@ absl::StatusOr<NamedTensors> Denoise(const Fixture& fixture, ParityModel& model)
 }  // namespace
 
 void AddDiffusionKinds(ParityKinds& kinds) {
-  kinds["tokenize"] = Tokenize;
   kinds["text_encoder"] = TextEncoder;
   kinds["unet"] = UNetForward;
   kinds["vae_decode"] = VaeDecode;

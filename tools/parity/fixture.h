@@ -41,6 +41,7 @@ class Fixture {
   absl::StatusOr<int64_t> Integer(const std::string& key) const;
   // A number, or `fallback` where the key is absent.
   absl::StatusOr<double> NumberOr(const std::string& key, double fallback) const;
+  bool HasParam(const std::string& key) const { return params_.contains(key); }
 
   // `message` as INVALID_ARGUMENT that names this fixture.
   absl::Status Error(const std::string& message) const;

@@ -23,6 +23,9 @@ class ParityModel {
 
   const std::string& dir() const { return dir_; }
   const NetworkOptions& options() const { return options_; }
+  // The same as the texts that configurations hold.
+  std::string dtype() const;
+  std::string device() const;
   // The folder as a text-to-image pipeline.
   absl::StatusOr<Pipeline*> pipeline();
   // The folder as CLIP's image tower.
@@ -51,6 +54,7 @@ void AddPolicyGradientKinds(ParityKinds& kinds);
 void AddImageKinds(ParityKinds& kinds);
 void AddClipKinds(ParityKinds& kinds);
 void AddLlavaKinds(ParityKinds& kinds);
+void AddTextKinds(ParityKinds& kinds);
 
 inline ParityKinds AllParityKinds() {
   ParityKinds kinds;
@@ -59,6 +63,7 @@ inline ParityKinds AllParityKinds() {
   AddImageKinds(kinds);
   AddClipKinds(kinds);
   AddLlavaKinds(kinds);
+  AddTextKinds(kinds);
   return kinds;
 }
 

@@ -50,13 +50,18 @@ absl::StatusOr<NamedTensors> GreedyReplies(const Fixture& fixture, ParityModel& 
 
 }  // namespace
 
+std::string ParityModel::dtype() const {
+  if (options_.dtype == at::kFloat) return "float32";
+  return options_.dtype == at::kHalf ? "float16" : "bfloat16";
+}
+
+std::string ParityModel::device() const { return options_.device.is_cuda() ? "cuda" : "cpu"; }
+
 absl::StatusOr<const Llava*> ParityModel::llava() {
   if (llava_ == nullptr) {
     LlavaOptions options;
-    options.dtype = options_.dtype == at::kFloat  ? "float32"
-                    : options_.dtype == at::kHalf ? "float16"
-                                                  : "bfloat16";
-    options.device = options_.device.is_cuda() ? "cuda" : "cpu";
+    options.dtype = dtype();
+    options.device = device();
     DDPO_ASSIGN_OR_RETURN(llava_, Llava::Load(dir_, options));
   }
   return llava_.get();

@@ -8,6 +8,7 @@ from safetensors.torch import load_file
 from transformers import CLIPImageProcessor, CLIPVisionModelWithProjection
 
 from parity.fixture import Fixture
+from parity.text_fixtures import clip_tokens
 from reference.aesthetic_head import AestheticHead
 
 # (height, width): a square, a portrait, a landscape, one smaller than any crop.
@@ -29,11 +30,13 @@ def load_head(path: Path) -> AestheticHead:
 
 @torch.no_grad()
 def clip_fixtures(model_dir: Path) -> Iterator[Fixture]:
-    """`clip_image` for several sizes, and `aesthetic` for each head (aesthetic_head*) in the folder."""
+    """`clip_image` for several sizes, `aesthetic` for each head (aesthetic_head*) in the folder, and `tokenize` where
+    it has a vocabulary."""
     processor = CLIPImageProcessor.from_pretrained(model_dir)
     model = CLIPVisionModelWithProjection.from_pretrained(
         model_dir, torch_dtype=torch.float32, attn_implementation="eager"
     ).eval()
+    yield from clip_tokens(model_dir)
     heads = {path.name: load_head(path) for path in sorted(model_dir.glob("aesthetic_head*"))}
     generator = torch.Generator().manual_seed(11)
     for height, width in IMAGE_SIZES:

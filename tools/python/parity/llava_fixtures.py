@@ -15,6 +15,7 @@ from transformers import (
 
 from parity.clip_fixtures import random_images
 from parity.fixture import Fixture
+from parity.text_fixtures import prompt_tokens
 
 QUESTIONS = [
     "Answer concisely: what is going on in this image?",
@@ -33,6 +34,14 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if (folder / "tokenizer.json").exists():
         return AutoTokenizer.from_pretrained(folder, use_fast=True)
     return LlamaTokenizer.from_pretrained(folder)
+
+
+def load_tokenizer_with_padding(folder: Path) -> PreTrainedTokenizerBase:
+    """With the padding side of its own."""
+    tokenizer = load_tokenizer(folder)
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
 
 
 def load_processor(folder: Path, model: LlavaForConditionalGeneration) -> LlavaProcessor:
@@ -73,7 +82,7 @@ def greedy_replies(
 
 @torch.no_grad()
 def llava_fixtures(folder: Path) -> Iterator[Fixture]:
-    """All questions in one batch, for images of several sizes."""
+    """All questions in one batch, for images of several sizes, and `tokenize`."""
     model = LlavaForConditionalGeneration.from_pretrained(
         folder, torch_dtype=torch.float32, attn_implementation="eager"
     ).eval()
@@ -81,6 +90,7 @@ def llava_fixtures(folder: Path) -> Iterator[Fixture]:
     processor.tokenizer.padding_side = "left"
     if processor.tokenizer.pad_token is None:
         processor.tokenizer.pad_token = processor.tokenizer.eos_token
+    yield prompt_tokens(load_tokenizer_with_padding(folder), padding=True)
     generator = torch.Generator().manual_seed(31)
     for height, width in IMAGE_SIZES:
         images = random_images(len(QUESTIONS), height, width, generator)

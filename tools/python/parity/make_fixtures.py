@@ -2,7 +2,7 @@
 
     python make_fixtures.py --model DIR --out DIR [--kind KIND …]
 
-The model's DIR is in diffusers' layout or, for CLIP, in transformers'. Without --kind every kind is written.
+The model's DIR is in diffusers' layout or, for CLIP, LLaVA and the encoders of BERTScore, in transformers'. Without --kind every kind is written.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from parity import diffusion_fixtures as diffusion  # noqa: E402
 from parity.clip_fixtures import clip_fixtures  # noqa: E402
 from parity.fixture import Fixture  # noqa: E402
 from parity.llava_fixtures import llava_fixtures  # noqa: E402
+from parity.text_fixtures import bert_fixtures  # noqa: E402
 
 
 # What makes fixtures, and of which kinds, so that only what is asked for is computed.
@@ -37,9 +38,12 @@ MAKERS = [
 
 # What makes the fixtures of a folder in transformers' layout, by its config.json's model_type.
 TRANSFORMERS_MAKERS = {
+    "bert": bert_fixtures,
     "clip": clip_fixtures,
     "clip_vision_model": clip_fixtures,
+    "deberta": bert_fixtures,
     "llava": llava_fixtures,
+    "roberta": bert_fixtures,
 }
 
 

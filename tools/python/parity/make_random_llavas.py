@@ -2,30 +2,36 @@
 
     python make_random_llavas.py OUT_DIR
 
-Writes OUT_DIR/{grouped,half,tied}:
+Writes OUT_DIR/{grouped,half,tied,sentencepiece}:
     grouped   grouped-query attention; a SentencePiece-like tokenizer.json; chat_template.json; the
               weights under the keys of transformers before 4.52
     half      fp16 in several files under the keys since 4.52; a byte-level tokenizer.json as Llama 3's;
               chat_template.jinja; Llama 3's stretched rotary positions; biases
     tied      the output layer is the embedding; several feature layers with the class token; no chat
               template; bf16; a tokenizer.json with Metaspace
+    sentencepiece
+              a tokenizer.model alone; fp16 under the keys of transformers before 4.52
 """
 
 import argparse
+import io
 import json
 import re
 import sys
 from pathlib import Path
 
+import sentencepiece
 import torch
 from safetensors.torch import save_file
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import (
     CLIPVisionConfig,
     LlamaConfig,
+    LlamaTokenizer,
     LlamaTokenizerFast,
     LlavaConfig,
     LlavaForConditionalGeneration,
+    PreTrainedTokenizerBase,
     PreTrainedTokenizerFast,
 )
 
@@ -152,6 +158,26 @@ SHAPES = {
         processor=dict(size={"height": 20, "width": 20}, do_center_crop=True, crop_size={"height": 20, "width": 20}),
         dtype=torch.bfloat16,
     ),
+    "sentencepiece": dict(
+        vision=dict(
+            image_size=24,
+            patch_size=8,
+            hidden_size=24,
+            intermediate_size=40,
+            num_hidden_layers=3,
+            num_attention_heads=3,
+        ),
+        text=dict(
+            hidden_size=40,
+            intermediate_size=56,
+            num_hidden_layers=3,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+        ),
+        llava={},
+        processor=dict(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}),
+        dtype=torch.float16,
+    ),
 }
 
 
@@ -229,7 +255,45 @@ def metaspace() -> PreTrainedTokenizerFast:
     return LlamaTokenizerFast(tokenizer_object=tokenizer, legacy=False, pad_token="</s>", padding_side="left")
 
 
-TOKENIZERS = {"grouped": sentencepiece_like, "half": byte_level, "tied": metaspace}
+def sentencepiece_model(vocabulary: int = 420) -> bytes:
+    """A tokenizer.model as LLaMA's."""
+    model = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS),
+        model_writer=model,
+        model_type="bpe",
+        vocab_size=vocabulary,
+        byte_fallback=True,
+        normalization_rule_name="identity",
+        remove_extra_whitespaces=False,
+        allow_whitespace_only_pieces=True,
+        split_digits=True,
+        character_coverage=0.98,
+        num_threads=1,
+        minloglevel=2,
+    )
+    return model.getvalue()
+
+
+def slow_llama(folder: Path, **options) -> LlamaTokenizer:
+    (folder / "tokenizer.model").write_bytes(sentencepiece_model())
+    tokenizer = LlamaTokenizer(str(folder / "tokenizer.model"), padding_side="left", **options)
+    tokenizer.add_special_tokens({"additional_special_tokens": [special("<image>")], "pad_token": special("<pad>")})
+    return tokenizer
+
+
+TOKENIZERS = {
+    "grouped": lambda folder: sentencepiece_like(),
+    "half": lambda folder: byte_level(),
+    "tied": lambda folder: metaspace(),
+    "sentencepiece": lambda folder: slow_llama(folder, legacy=False),
+}
+
+
+def make_tokenizer(name: str, folder: Path) -> PreTrainedTokenizerBase:
+    tokenizer = TOKENIZERS[name](folder)
+    tokenizer.save_pretrained(folder)
+    return tokenizer
 
 
 def old_key(key: str) -> str:
@@ -259,8 +323,7 @@ def make_llava(name: str, out: Path) -> Path:
     shape = SHAPES[name]
     folder = out / name
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = TOKENIZERS[name]()
-    tokenizer.save_pretrained(folder)
+    tokenizer = make_tokenizer(name, folder)
     vocabulary = len(tokenizer) + 3  # a few rows more than tokens, as in the released models
     ends = [tokenizer.eos_token_id, *range(300, 312)]  # often enough that some replies end early
     config = LlavaConfig(
@@ -283,8 +346,9 @@ def make_llava(name: str, out: Path) -> Path:
     tensors = {key: value.to(shape["dtype"]).contiguous() for key, value in model.state_dict().items()}
     if config.text_config.tie_word_embeddings:
         del tensors["lm_head.weight"]
-    if name == "grouped":
+    if name in ("grouped", "sentencepiece"):
         tensors = {old_key(key): value for key, value in tensors.items()}
+    if name == "grouped":
         (folder / "chat_template.json").write_text(json.dumps({"chat_template": LLAVA_TEMPLATE}, indent=2) + "\n")
     if name == "half":
         (folder / "chat_template.jinja").write_text(HEADER_TEMPLATE)
