@@ -9,7 +9,12 @@ mkdir -p "$to/bin" "$to/lib"
 for program in ddpo ddpo-learner ddpo-actor ddpo-reward-server ddpo-health; do
   strip -o "$to/bin/$program" "$programs/$program"
 done
-declare -A packages
+libraries=$(for program in "$to"/bin/*; do LD_LIBRARY_PATH=$torch ldd "$program"; done | sort -u | awk '
+  # The library of the driver comes from the machine, with the GPU.
+  /=> not found/ && $1 != "libcuda.so.1" {print "no library " $1 > "/dev/stderr"; missing = 1}
+  / => \// {print $3}
+  END {exit missing}')
+declare -A packages=([ca-certificates]=1)
 while read -r library; do
   case $(readlink -f "$(dirname "$library")") in
     "$torch") cp -Lu "$library" "$to/lib/" ;;
@@ -20,10 +25,7 @@ while read -r library; do
       packages[${owner%%:*}]=1
       ;;
   esac
-done < <(for program in "$programs"/ddpo "$programs"/ddpo-*; do
-  LD_LIBRARY_PATH=$torch ldd "$program"
-done | sort -u | awk '
-  /=> not found/ {print "no library " $1 > "/dev/stderr"; exit 1}
-  / => \// {print $3}' | sort -u)
-packages[ca-certificates]=1
+done < <(sort -u <<<"$libraries")
+# The wheel's symbol tables are a fifth of what remains.
+strip --strip-unneeded "$to/lib/libtorch_cpu.so" "$to/lib/libc10.so"
 printf '%s\n' "${!packages[@]}" | sort >"$to/packages.txt"
