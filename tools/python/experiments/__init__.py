@@ -1,0 +1,1 @@
+"""Tables of the documentation that take many runs of `ddpo up`."""
