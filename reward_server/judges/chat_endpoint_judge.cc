@@ -2,8 +2,12 @@
 
 #include <curl/curl.h>
 
+#include <algorithm>
+#include <atomic>
 #include <nlohmann/json.hpp>
+#include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/strings/ascii.h"
@@ -70,32 +74,57 @@ bool WorthAnotherTry(const absl::Status& status) {
          absl::IsDeadlineExceeded(status);
 }
 
+// What curl keeps of a connection between requests. Used by one thread at a time.
+using Connection = std::unique_ptr<CURL, decltype(&curl_easy_cleanup)>;
+
 class ChatEndpointJudge : public ImageJudge {
  public:
   ChatEndpointJudge(ChatEndpointOptions options, std::string key)
       : options_(std::move(options)),
         url_(absl::StrCat(absl::StripSuffix(options_.base_url, "/"), "/chat/completions")),
-        key_(std::move(key)),
-        curl_(curl_easy_init(), &curl_easy_cleanup) {}
+        key_(std::move(key)) {}
 
   std::string digest() const override {
     return Sha256Hex(absl::StrCat("chat endpoint 1 ", options_.base_url, " ", options_.model));
   }
   // Each question is a request of its own.
-  int max_batch_size() const override { return 16; }
+  int max_batch_size() const override { return options_.max_parallel_requests; }
 
   std::vector<absl::StatusOr<std::string>> Answer(
       absl::Span<const ImageQuestion> questions) override {
-    std::vector<absl::StatusOr<std::string>> replies;
-    replies.reserve(questions.size());
-    absl::MutexLock lock(&mu_);
-    for (const ImageQuestion& question : questions) replies.push_back(AnswerOne(question));
+    std::vector<absl::StatusOr<std::string>> replies(questions.size());
+    std::atomic<size_t> next = 0;
+    const auto ask = [&] {
+      Connection connection = TakeConnection();
+      for (size_t i; (i = next.fetch_add(1)) < questions.size();) {
+        replies[i] = AnswerOne(questions[i], connection.get());
+      }
+      GiveBack(std::move(connection));
+    };
+    const size_t parallel =
+        std::min(questions.size(), static_cast<size_t>(options_.max_parallel_requests));
+    std::vector<std::thread> threads;
+    for (size_t i = 1; i < parallel; ++i) threads.emplace_back(ask);
+    ask();
+    for (std::thread& thread : threads) thread.join();
     return replies;
   }
 
  private:
-  absl::StatusOr<std::string> AnswerOne(const ImageQuestion& question)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  Connection TakeConnection() {
+    absl::MutexLock lock(&mu_);
+    if (idle_.empty()) return {curl_easy_init(), &curl_easy_cleanup};
+    Connection connection = std::move(idle_.back());
+    idle_.pop_back();
+    return connection;
+  }
+
+  void GiveBack(Connection connection) {
+    absl::MutexLock lock(&mu_);
+    idle_.push_back(std::move(connection));
+  }
+
+  absl::StatusOr<std::string> AnswerOne(const ImageQuestion& question, CURL* curl) const {
     DDPO_ASSIGN_OR_RETURN(const auto png, EncodePng(*question.image));
     const std::string image_url = absl::StrCat(
         "data:image/png;base64,", absl::Base64Escape(absl::string_view(
@@ -113,7 +142,7 @@ class ChatEndpointJudge : public ImageJudge {
     absl::Duration delay = options_.retry_delay;
     for (int attempt = 0;; ++attempt) {
       HttpAnswer answer;
-      absl::StatusOr<std::string> reply = Post(body, &answer);
+      absl::StatusOr<std::string> reply = Post(body, curl, &answer);
       if (reply.ok() || !WorthAnotherTry(reply.status()) || attempt >= options_.max_retries) {
         return reply;
       }
@@ -122,10 +151,8 @@ class ChatEndpointJudge : public ImageJudge {
     }
   }
 
-  absl::StatusOr<std::string> Post(const std::string& body, HttpAnswer* answer)
-      ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
+  absl::StatusOr<std::string> Post(const std::string& body, CURL* curl, HttpAnswer* answer) const {
     answer->limit = options_.max_response_bytes;
-    CURL* curl = curl_.get();
     curl_easy_reset(curl);
     curl_slist* headers = curl_slist_append(nullptr, "Content-Type: application/json");
     if (!key_.empty()) {
@@ -182,7 +209,7 @@ class ChatEndpointJudge : public ImageJudge {
   const std::string url_;
   const std::string key_;
   absl::Mutex mu_;
-  const std::unique_ptr<CURL, decltype(&curl_easy_cleanup)> curl_ ABSL_PT_GUARDED_BY(mu_);
+  std::vector<Connection> idle_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace
@@ -196,6 +223,11 @@ absl::StatusOr<std::unique_ptr<ImageJudge>> CreateChatEndpointJudge(
   }
   if (options.model.empty()) {
     return absl::InvalidArgumentError("chat endpoint: the model's name is missing");
+  }
+  // Once, before threads use it.
+  static const CURLcode initialized = curl_global_init(CURL_GLOBAL_DEFAULT);
+  if (initialized != CURLE_OK) {
+    return absl::InternalError(absl::StrCat("libcurl: ", curl_easy_strerror(initialized)));
   }
   std::string key;
   if (!options.api_key_file.empty()) {

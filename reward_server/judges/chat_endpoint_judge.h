@@ -22,6 +22,8 @@ struct ChatEndpointOptions {
   int max_retries = 3;
   // Wait before the first of them; doubles each time, unless the answer says Retry-After.
   absl::Duration retry_delay = absl::Milliseconds(500);
+  // Questions that are asked side by side.
+  int max_parallel_requests = 16;
   // Largest answer that is read.
   size_t max_response_bytes = 1 << 20;
 };

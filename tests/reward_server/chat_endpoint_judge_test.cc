@@ -24,12 +24,14 @@ namespace {
 using ::testing::HasSubstr;
 using ::testing::Not;
 using ::testing::SizeIs;
+using ::testing::UnorderedElementsAre;
 
 // Speaks just enough HTTP on a loopback port: answers request i with responses[i], the last one for
-// ever after, and keeps what was asked.
+// ever after, and keeps what was asked. Answers none before there are `together`.
 class FakeEndpoint {
  public:
-  explicit FakeEndpoint(std::vector<std::string> responses) : responses_(std::move(responses)) {
+  explicit FakeEndpoint(std::vector<std::string> responses, size_t together = 1)
+      : responses_(std::move(responses)), together_(together) {
     listener_ = socket(AF_INET, SOCK_STREAM, 0);
     sockaddr_in address{};
     address.sin_family = AF_INET;
@@ -62,13 +64,22 @@ class FakeEndpoint {
         request.append(buffer, static_cast<size_t>(count));
       }
       requests_.push_back(request);
-      const std::string& response = responses_[std::min(requests_.size(), responses_.size()) - 1];
-      if (!response.empty()) {
-        EXPECT_EQ(write(connection, response.data(), response.size()),
-                  static_cast<ssize_t>(response.size()));
-      }
-      close(connection);
+      waiting_.push_back(connection);
+      if (waiting_.size() < together_) continue;
+      const size_t first = requests_.size() - waiting_.size();
+      for (size_t i = 0; i < waiting_.size(); ++i) Respond(waiting_[i], first + i);
+      waiting_.clear();
     }
+    for (const int connection : waiting_) close(connection);
+  }
+
+  void Respond(int connection, size_t request) const {
+    const std::string& response = responses_[std::min(request + 1, responses_.size()) - 1];
+    if (!response.empty()) {
+      EXPECT_EQ(write(connection, response.data(), response.size()),
+                static_cast<ssize_t>(response.size()));
+    }
+    close(connection);
   }
 
   static bool Complete(const std::string& request) {
@@ -79,7 +90,9 @@ class FakeEndpoint {
   }
 
   const std::vector<std::string> responses_;
+  const size_t together_;
   std::vector<std::string> requests_;
+  std::vector<int> waiting_;  // connections
   int listener_ = -1;
   uint16_t port_ = 0;
   std::thread thread_;
@@ -138,6 +151,36 @@ TEST(ChatEndpointJudgeTest, SendsTheKeyOfTheFile) {
   options.api_key_file = path;
   ASSERT_TRUE(Ask(options).ok());
   EXPECT_THAT(endpoint.requests()[0], HasSubstr("Authorization: Bearer secret\r\n"));
+}
+
+TEST(ChatEndpointJudgeTest, AsksQuestionsSideBySide) {
+  // Answers nobody before all three have asked, which one after the other never would.
+  FakeEndpoint endpoint({Reply("a red dot")}, 3);
+  const auto judge = CreateChatEndpointJudge(OptionsFor(endpoint)).value();
+  const Image image{1, 1, {255, 0, 0}};
+  const std::vector<ImageQuestion> questions = {
+      {&image, "one?", 1}, {&image, "two?", 2}, {&image, "three?", 3}};
+  for (const auto& reply : judge->Answer(questions)) {
+    ASSERT_TRUE(reply.ok()) << reply.status();
+    EXPECT_EQ(*reply, "a red dot");
+  }
+  EXPECT_THAT(endpoint.requests(),
+              UnorderedElementsAre(HasSubstr("one?"), HasSubstr("two?"), HasSubstr("three?")));
+}
+
+TEST(ChatEndpointJudgeTest, AsksNoMoreAtOnceThanAllowed) {
+  FakeEndpoint endpoint({Reply("a"), Reply("b"), Reply("c")});
+  ChatEndpointOptions options = OptionsFor(endpoint);
+  options.max_parallel_requests = 1;
+  const auto judge = CreateChatEndpointJudge(options).value();
+  EXPECT_EQ(judge->max_batch_size(), 1);
+  const Image image{1, 1, {255, 0, 0}};
+  const std::vector<ImageQuestion> questions = {
+      {&image, "one?", 1}, {&image, "two?", 2}, {&image, "three?", 3}};
+  const auto replies = judge->Answer(questions);
+  EXPECT_EQ(replies[0].value(), "a");
+  EXPECT_EQ(replies[1].value(), "b");
+  EXPECT_EQ(replies[2].value(), "c");
 }
 
 TEST(ChatEndpointJudgeTest, TriesAgainAfterABusyServer) {
