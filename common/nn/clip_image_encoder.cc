@@ -27,10 +27,10 @@ absl::StatusOr<ClipImageEncoder> ClipImageEncoder::Load(const std::string& dir,
         loader.Take("vision_model.post_layernorm.weight", {tower.hidden()}).status());
   }
   const int64_t size = tower.image_size();
-  if (processor.crop_width() != size || processor.crop_height() != size) {
+  if (processor.output_width() != size || processor.output_height() != size) {
     return absl::InvalidArgumentError(absl::StrCat(
-        JoinPath(dir, "preprocessor_config.json"), ": crops to ", processor.crop_width(), " × ",
-        processor.crop_height(), "; the image tower takes ", size, " × ", size));
+        JoinPath(dir, "preprocessor_config.json"), ": makes images of ", processor.output_width(),
+        " × ", processor.output_height(), "; the image tower takes ", size, " × ", size));
   }
   ClipImageEncoder encoder(std::move(processor), std::move(tower));
   DDPO_ASSIGN_OR_RETURN(encoder.projection_dim_, config.Int("projection_dim", 512));

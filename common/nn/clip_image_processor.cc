@@ -39,6 +39,19 @@ absl::StatusOr<std::array<double, 3>> ReadChannels(const JsonConfig& config, con
   return channels;
 }
 
+// What LlavaImageProcessor pads with; numpy wraps what is beyond a byte.
+absl::StatusOr<std::array<uint8_t, 3>> ReadBackground(const JsonConfig& config) {
+  DDPO_ASSIGN_OR_RETURN(const auto mean, ReadChannels(config, "image_mean", kMean));
+  std::array<uint8_t, 3> background{};
+  for (size_t channel = 0; channel < background.size(); ++channel) {
+    if (!(mean[channel] >= 0 && mean[channel] <= 1)) {
+      return config.Error("image_mean", "numbers in 0 … 1, with which do_pad fills");
+    }
+    background[channel] = static_cast<uint8_t>(mean[channel] * 255);
+  }
+  return background;
+}
+
 // transformers' numbers, bit by bit: rescaling in float64 rounded to float32, the rest in float32.
 absl::StatusOr<std::array<std::array<float, 256>, 3>> ReadValues(const JsonConfig& config) {
   DDPO_ASSIGN_OR_RETURN(const bool rescale, config.Bool("do_rescale", true));
@@ -71,9 +84,9 @@ int64_t Half(int64_t value) { return value >= 0 ? value / 2 : -((1 - value) / 2)
 absl::StatusOr<ClipImageProcessor> ClipImageProcessor::Load(const std::string& dir) {
   DDPO_ASSIGN_OR_RETURN(const JsonConfig config,
                         JsonConfig::Read(JoinPath(dir, "preprocessor_config.json")));
-  DDPO_RETURN_IF_ERROR(config.Require("image_processor_type",
-                                      {R"("CLIPImageProcessor")", R"("CLIPImageProcessorFast")"}));
-  DDPO_RETURN_IF_ERROR(config.Require("do_pad", {"false"}));
+  DDPO_RETURN_IF_ERROR(config.Require(
+      "image_processor_type", {R"("CLIPImageProcessor")", R"("CLIPImageProcessorFast")",
+                               R"("LlavaImageProcessor")", R"("LlavaImageProcessorFast")"}));
   const auto edge = [](const JsonConfig& object, const std::string& key, int64_t fallback) {
     return object.Int(key, fallback, 1, kMaxEdge);
   };
@@ -82,6 +95,12 @@ absl::StatusOr<ClipImageProcessor> ClipImageProcessor::Load(const std::string& d
   };
   ClipImageProcessor processor;
 
+  DDPO_ASSIGN_OR_RETURN(const std::string type, config.String("image_processor_type", ""));
+  if (!type.starts_with("Llava")) DDPO_RETURN_IF_ERROR(config.Require("do_pad", {"false"}));
+  DDPO_ASSIGN_OR_RETURN(processor.pad_to_square_, config.Bool("do_pad", false));
+  if (processor.pad_to_square_) {
+    DDPO_ASSIGN_OR_RETURN(processor.background_, ReadBackground(config));
+  }
   DDPO_ASSIGN_OR_RETURN(processor.resize_, config.Bool("do_resize", true));
   if (is_number("size") || !config.Has("size")) {
     DDPO_ASSIGN_OR_RETURN(processor.shortest_edge_, edge(config, "size", 224));
@@ -117,6 +136,13 @@ absl::StatusOr<ClipImageProcessor> ClipImageProcessor::Load(const std::string& d
   return processor;
 }
 
+ClipImageProcessor::Size ClipImageProcessor::OutputSize() const {
+  if (center_crop_) return crop_;
+  if (!resize_) return {};
+  if (shortest_edge_ == 0) return size_;
+  return pad_to_square_ ? Size{shortest_edge_, shortest_edge_} : Size{};
+}
+
 ClipImageProcessor::Size ClipImageProcessor::ResizedSize(const Image& image) const {
   if (!resize_) return {image.width, image.height};
   if (shortest_edge_ == 0) return size_;
@@ -128,12 +154,41 @@ ClipImageProcessor::Size ClipImageProcessor::ResizedSize(const Image& image) con
                                      : Size{longest_edge, shortest_edge_};
 }
 
+// As high as wide, with the image in the middle.
+Image ClipImageProcessor::PadToSquare(const Image& image) const {
+  const int edge = std::max(image.width, image.height);
+  const auto left = static_cast<size_t>((edge - image.width) / 2);
+  const auto top = static_cast<size_t>((edge - image.height) / 2);
+  const auto width = static_cast<size_t>(image.width);
+  Image square{edge, edge, {}};
+  square.rgb.resize(static_cast<size_t>(edge) * edge * 3);
+  for (size_t i = 0; i < square.rgb.size(); ++i) square.rgb[i] = background_[i % 3];
+  for (size_t y = 0; y < static_cast<size_t>(image.height); ++y) {
+    std::copy_n(image.rgb.begin() + static_cast<std::ptrdiff_t>(y * width * 3), width * 3,
+                square.rgb.begin() + static_cast<std::ptrdiff_t>(((top + y) * edge + left) * 3));
+  }
+  return square;
+}
+
 absl::StatusOr<at::Tensor> ClipImageProcessor::Process(const Image& image) const {
   if (image.width < 1 || image.height < 1 ||
       image.rgb.size() != static_cast<size_t>(image.width) * image.height * 3) {
     return absl::InvalidArgumentError(absl::StrCat("an image of ", image.width, " × ", image.height,
                                                    " pixels and ", image.rgb.size(), " bytes"));
   }
+  if (pad_to_square_ && image.width != image.height) {
+    const int64_t edge = std::max(image.width, image.height);
+    if (edge * edge > kMaxResizedPixels) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          "an image of ", image.width, " × ", image.height, " pixels would be padded to ", edge,
+          " × ", edge, "; at most ", kMaxResizedPixels, " pixels are allowed"));
+    }
+    return ProcessPadded(PadToSquare(image));
+  }
+  return ProcessPadded(image);
+}
+
+absl::StatusOr<at::Tensor> ClipImageProcessor::ProcessPadded(const Image& image) const {
   const Size size = ResizedSize(image);
   if (size.width * size.height > kMaxResizedPixels) {
     return absl::InvalidArgumentError(absl::StrCat(

@@ -209,11 +209,11 @@ absl::Status Llava::Impl::LoadAll(const std::string& dir) {
   DDPO_RETURN_IF_ERROR(loader.CheckAllTaken());
 
   DDPO_ASSIGN_OR_RETURN(processor, ClipImageProcessor::Load(dir));
-  if (processor->crop_width() != vision->image_size() ||
-      processor->crop_height() != vision->image_size()) {
+  if (processor->output_width() != vision->image_size() ||
+      processor->output_height() != vision->image_size()) {
     return absl::InvalidArgumentError(absl::StrCat(
-        dir, "/preprocessor_config.json: crops to ", processor->crop_width(), " × ",
-        processor->crop_height(), " pixels, expected the image tower's ", vision->image_size()));
+        dir, "/preprocessor_config.json: makes images of ", processor->output_width(), " × ",
+        processor->output_height(), " pixels, expected the image tower's ", vision->image_size()));
   }
   DDPO_ASSIGN_OR_RETURN(end_tokens, ReadEndTokens(dir, config, text_config));
   DDPO_RETURN_IF_ERROR(LoadText(dir, config));

@@ -5,6 +5,7 @@
 
 #include <nlohmann/json.hpp>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "tests/testing/copied_folder.h"
@@ -36,7 +37,8 @@ Image Gray(int width, int height) {
 class ClipImageProcessorGoldenTest : public ::testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Configurations, ClipImageProcessorGoldenTest,
                          ::testing::Values("clip", "padding", "as_they_are", "both_edges",
-                                           "not_normalized", "not_rescaled", "bytes", "one_mean"),
+                                           "not_normalized", "not_rescaled", "bytes", "one_mean",
+                                           "squared", "squared_only"),
                          [](const auto& test) { return test.param; });
 
 TEST_P(ClipImageProcessorGoldenTest, GivesTransformersPixelsBitByBit) {
@@ -74,7 +76,7 @@ TEST(ClipImageProcessorTest, RefusesWhatItWouldComputeOtherwise) {
   error_of("crop_size", {{"height", 24}});
   error_of("image_mean", {0.5, 0.5});
   error_of("image_std", {0.5, 0, 0.5});
-  error_of("do_pad", true);
+  error_of("do_pad", true);  // of LlavaImageProcessor only
 }
 
 TEST(ClipImageProcessorTest, RefusesAnImageWithoutPixels) {
@@ -89,6 +91,25 @@ TEST(ClipImageProcessorTest, RefusesALineThatWouldGrowBeyondMeasure) {
   const absl::Status status = processor->Process(Gray(1 << 20, 1)).status();
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("1048576 × 1"));
+
+  const auto squared = ClipImageProcessor::Load(ProcessorDir("squared"));
+  ASSERT_TRUE(squared.ok()) << squared.status();
+  EXPECT_THAT(std::string(squared->Process(Gray(1, 1 << 20)).status().message()),
+              HasSubstr("padded to 1048576 × 1048576"));
+}
+
+TEST(ClipImageProcessorTest, KnowsTheSizeOfWhatComesOut) {
+  const auto size = [](const std::string& name) {
+    const auto processor = ClipImageProcessor::Load(ProcessorDir(name)).value();
+    return std::pair(processor.output_width(), processor.output_height());
+  };
+  EXPECT_EQ(size("padding"), std::pair(int64_t{22}, int64_t{28}));
+  EXPECT_EQ(size("both_edges"), std::pair(int64_t{31}, int64_t{18}));
+  EXPECT_EQ(size("squared_only"), std::pair(int64_t{11}, int64_t{11}));
+  const CopiedFolder dir(ProcessorDir("squared_only"));
+  dir.SetJson(kConfig, "do_pad", false);
+  const auto uneven = ClipImageProcessor::Load(dir.path()).value();
+  EXPECT_EQ(uneven.output_width(), 0);
 }
 
 TEST(ClipImageProcessorTest, PutsOnlyEqualSizesIntoABatch) {

@@ -7,7 +7,7 @@ Under tests/goldens/clip_vision:
     SHAPE.safetensors         in.pixel_values; out.hidden_states.N, out.pooler_output of transformers
     SHAPE_KIND.safetensors    fixtures of `ddpo parity`
     processor_NAME/           a preprocessor_config.json
-    processor_NAME.safetensors   in.images.N [H,W,3]; out.pixel_values.N [3,H,W] of CLIPImageProcessor
+    processor_NAME.safetensors   in.images.N [H,W,3]; out.pixel_values.N [3,H,W] of transformers
 Under tests/goldens/torch_zip:
     state_dict.pth, state_dict.safetensors   the same tensors as torch.save and as safetensors write them
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from transformers import CLIPImageProcessor, CLIPVisionModel
+from transformers import AutoImageProcessor, CLIPVisionModel
 
 ROOT = Path(__file__).resolve().parents[3]
 GOLDENS = ROOT / "tests" / "goldens"
@@ -40,6 +40,8 @@ PROCESSORS = {
     "not_rescaled": dict(size=13, crop_size=12, do_rescale=False),
     "bytes": dict(size=13, crop_size=12, do_rescale=False, do_normalize=False),
     "one_mean": dict(size=13, crop_size=13, image_mean=0.5, image_std=0.25, rescale_factor=0.0078125),
+    "squared": dict(size=13, crop_size=13, image_processor_type="LlavaImageProcessor", do_pad=True),
+    "squared_only": dict(size=11, do_center_crop=False, image_processor_type="LlavaImageProcessor", do_pad=True),
 }
 # (height, width): square, portrait, landscape, tiny, a line.
 IMAGE_SIZES = [(24, 24), (50, 33), (29, 46), (5, 8), (1, 9)]
@@ -66,7 +68,7 @@ def write_processor(name: str, options: dict) -> None:
     folder = GOLDENS / "clip_vision" / f"processor_{name}"
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "preprocessor_config.json").write_text(json.dumps(processor_config(options), indent=2) + "\n")
-    processor = CLIPImageProcessor.from_pretrained(folder)
+    processor = AutoImageProcessor.from_pretrained(folder, use_fast=False)
     generator = torch.Generator().manual_seed(22)
     inputs, outputs = {}, {}
     for i, (height, width) in enumerate(IMAGE_SIZES):

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import torch
 from transformers import (
+    AutoImageProcessor,
     AutoTokenizer,
-    CLIPImageProcessor,
     LlamaTokenizer,
     LlavaForConditionalGeneration,
     LlavaProcessor,
@@ -47,7 +47,7 @@ def load_tokenizer_with_padding(folder: Path) -> PreTrainedTokenizerBase:
 def load_processor(folder: Path, model: LlavaForConditionalGeneration) -> LlavaProcessor:
     kwargs, _ = LlavaProcessor.get_processor_dict(folder)
     return LlavaProcessor(
-        image_processor=CLIPImageProcessor.from_pretrained(folder),
+        image_processor=AutoImageProcessor.from_pretrained(folder, use_fast=False),
         tokenizer=load_tokenizer(folder),
         patch_size=model.config.vision_config.patch_size,
         vision_feature_select_strategy=model.config.vision_feature_select_strategy,

@@ -10,7 +10,7 @@ Writes OUT_DIR/{grouped,half,tied,sentencepiece}:
     tied      the output layer is the embedding; several feature layers with the class token; no chat
               template; bf16; a tokenizer.json with Metaspace
     sentencepiece
-              a tokenizer.model alone; fp16 under the keys of transformers before 4.52
+              a tokenizer.model alone; fp16 under the keys of transformers before 4.52; images padded to squares
 """
 
 import argparse
@@ -175,7 +175,12 @@ SHAPES = {
             num_key_value_heads=2,
         ),
         llava={},
-        processor=dict(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}),
+        processor=dict(
+            image_processor_type="LlavaImageProcessor",
+            do_pad=True,
+            do_center_crop=False,
+            size={"height": 24, "width": 24},
+        ),
         dtype=torch.float16,
     ),
 }
