@@ -9,6 +9,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/nn/tokenizer_config.h"
 
 namespace ddpo {
 namespace {
@@ -68,7 +69,7 @@ absl::StatusOr<std::vector<Chunk>> CutTags(const std::string& source) {
     line += static_cast<int>(std::count(text.begin(), text.end(), '\n'));
     const bool line_start = at == 0 || (trim_newline && absl::StartsWith(text, "\n"));
     if (trim_left) {
-      text = std::string(absl::StripLeadingAsciiWhitespace(text));
+      text = StripLeftAsPython(text);
     } else if (trim_newline && absl::StartsWith(text, "\n")) {
       text.erase(0, 1);
     }
@@ -92,7 +93,7 @@ absl::StatusOr<std::vector<Chunk>> CutTags(const std::string& source) {
     trim_left = absl::EndsWith(inner, "-");
     if (trim_left) inner.pop_back();
     if (strip_before) {
-      text = std::string(absl::StripTrailingAsciiWhitespace(text));
+      text = StripRightAsPython(text);
     } else if (kind != '{' && !keep_before) {
       const size_t blank = text.find_last_not_of(" \t") + 1;
       if (blank == 0 ? line_start : text[blank - 1] == '\n') text.resize(blank);

@@ -1,5 +1,8 @@
 #include "common/nn/jinja_expression.h"
 
+#include <unicode/locid.h>
+#include <unicode/unistr.h>
+
 #include <algorithm>
 #include <optional>
 #include <utility>
@@ -11,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "common/base/status_macros.h"
+#include "common/nn/tokenizer_config.h"
 
 namespace ddpo {
 namespace {
@@ -29,18 +33,39 @@ bool IsSymbol(const JinjaToken& token, absl::string_view text) {
          token.text == text;
 }
 
-std::string Strip(const std::string& text, const Arguments& arguments, bool left, bool right) {
-  const std::string set =
-      arguments.empty() || !arguments[0].is_string() ? " \t\n\r\f\v" : arguments[0];
+bool IsAscii(const std::string& text) {
+  return std::all_of(text.begin(), text.end(),
+                     [](char c) { return absl::ascii_isascii(static_cast<unsigned char>(c)); });
+}
+
+// White space, or the characters of the argument.
+std::optional<JinjaValue> Strip(const std::string& text, const Arguments& arguments, bool left,
+                                bool right) {
+  if (arguments.empty()) {
+    const std::string begun = left ? StripLeftAsPython(text) : text;
+    return right ? StripRightAsPython(begun) : begun;
+  }
+  if (!arguments[0].is_string() || !IsAscii(arguments[0])) return std::nullopt;
+  const std::string set = arguments[0];
   const size_t begin = left ? std::min(text.find_first_not_of(set), text.size()) : 0;
   const size_t end = right ? text.find_last_not_of(set) + 1 : text.size();
   return begin < end ? text.substr(begin, end - begin) : "";
 }
 
-std::string Capitalize(const std::string& text) {
-  std::string result = absl::AsciiStrToLower(text);
-  if (!result.empty()) result[0] = absl::ascii_toupper(static_cast<unsigned char>(result[0]));
-  return result;
+std::string Lower(const std::string& text) {
+  std::string result;
+  return icu::UnicodeString::fromUTF8(text).toLower(icu::Locale::getRoot()).toUTF8String(result);
+}
+
+std::string Upper(const std::string& text) {
+  std::string result;
+  return icu::UnicodeString::fromUTF8(text).toUpper(icu::Locale::getRoot()).toUTF8String(result);
+}
+
+// Beyond ASCII a capital is not always the upper case.
+std::optional<JinjaValue> Capitalize(const std::string& text) {
+  if (!IsAscii(text.substr(0, 1))) return std::nullopt;
+  return Upper(text.substr(0, 1)) + Lower(text.substr(std::min<size_t>(text.size(), 1)));
 }
 
 // A method of texts, or a filter of the same meaning.
@@ -49,8 +74,8 @@ std::optional<JinjaValue> TextFunction(const std::string& name, const std::strin
   if (name == "strip" || name == "trim") return Strip(text, arguments, true, true);
   if (name == "lstrip") return Strip(text, arguments, true, false);
   if (name == "rstrip") return Strip(text, arguments, false, true);
-  if (name == "upper") return absl::AsciiStrToUpper(text);
-  if (name == "lower") return absl::AsciiStrToLower(text);
+  if (name == "upper") return Upper(text);
+  if (name == "lower") return Lower(text);
   if (name == "capitalize") return Capitalize(text);
   if (arguments.empty() || !arguments[0].is_string()) return std::nullopt;
   const std::string first = arguments[0];

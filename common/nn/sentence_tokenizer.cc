@@ -1,8 +1,5 @@
 #include "common/nn/sentence_tokenizer.h"
 
-#include <unicode/uchar.h>
-#include <unicode/utf8.h>
-
 #include <algorithm>
 #include <array>
 #include <map>
@@ -50,25 +47,6 @@ absl::StatusOr<Family> FamilyOf(const JsonConfig& config, const std::string& mod
     absl::StrAppend(&expected, expected.empty() ? "" : " or ", family.tokenizer_class);
   }
   return config.Error("tokenizer_class", expected);
-}
-
-// Python's str.isspace.
-bool IsSpace(UChar32 c) { return u_isUWhiteSpace(c) || (c >= 0x1c && c <= 0x1f); }
-
-// Python's str.strip.
-std::string Strip(const std::string& text) {
-  int32_t begin = 0;
-  auto end = static_cast<int32_t>(text.size());
-  UChar32 c = 0;
-  for (int32_t at = begin; at < end; begin = at) {
-    U8_NEXT(text.data(), at, end, c);
-    if (!IsSpace(c)) break;
-  }
-  for (int32_t at = end; at > begin; end = at) {
-    U8_PREV(text.data(), begin, at, c);
-    if (!IsSpace(c)) break;
-  }
-  return text.substr(static_cast<size_t>(begin), static_cast<size_t>(end - begin));
 }
 
 void SetDefault(std::string* token, const char* fallback) {
@@ -165,15 +143,15 @@ absl::StatusOr<int64_t> SentenceTokenizer::RequireToken(const std::string& dir, 
 }
 
 std::vector<int64_t> SentenceTokenizer::Encode(const std::string& text, int64_t max_length) const {
-  std::string stripped = Strip(text);
+  std::string stripped = StripAsPython(text);
   std::vector<int64_t> ids = {cls_};
   if (!stripped.empty() && space_first_) stripped.insert(0, " ");
   // Once to fold only what is between special tokens, and again for those that it brings out.
   std::string folded;
-  for (const TextPiece& piece : SplitAtTokens(stripped, tokens_)) {
+  for (const TextPiece& piece : FindTokens(stripped, tokens_)) {
     folded += piece.token != nullptr ? piece.text : model_->Fold(piece.text);
   }
-  for (const TextPiece& piece : SplitAtTokens(folded, tokens_)) {
+  for (const TextPiece& piece : SplitAtTokensAsPython(folded, tokens_)) {
     if (piece.token != nullptr) {
       ids.push_back(piece.token->id);
     } else {

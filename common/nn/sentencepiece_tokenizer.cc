@@ -101,7 +101,7 @@ class SentencePieceTokenizer : public LlamaTokenizer {
       if (config_.add_prefix_space) text.insert(0, kSpace);
     }
     std::vector<std::string> tokens;
-    for (const TextPiece& piece : SplitAtTokens(text, tokens_)) {
+    for (const TextPiece& piece : SplitAtTokensAsPython(text, tokens_)) {
       if (piece.token != nullptr) {
         tokens.push_back(piece.text);
         continue;

@@ -97,6 +97,25 @@ bool IsWordCharacter(UChar32 c) {
                     (U_GET_GC_MASK(c) & (U_GC_M_MASK | U_GC_PC_MASK)) != 0);
 }
 
+// Python's str.isspace.
+bool IsPythonSpace(UChar32 c) { return u_isUWhiteSpace(c) || (c >= 0x1c && c <= 0x1f); }
+
+// The first of the tokens in the text from `at` on, and of those the longest; null without any. A
+// token that a normalizer left nothing of is nowhere.
+const AddedToken* FindFirst(const std::string& text, const std::vector<const AddedToken*>& tokens,
+                            size_t at, size_t* begin) {
+  const AddedToken* found = nullptr;
+  *begin = std::string::npos;
+  for (const AddedToken* token : tokens) {
+    const size_t place = text.find(token->content, at);
+    if (place == std::string::npos || place > *begin || token->content.empty()) continue;
+    if (place == *begin && token->content.size() <= found->content.size()) continue;
+    *begin = place;
+    found = token;
+  }
+  return found;
+}
+
 bool TouchesWord(const std::string& text, size_t begin, size_t end) {
   size_t before = begin, after = end;
   return (begin > 0 && IsWordCharacter(Previous(text, &before))) ||
@@ -151,15 +170,8 @@ std::vector<TextPiece> SplitAtTokens(const std::string& text,
   std::vector<TextPiece> pieces;
   size_t at = 0, search = 0;
   while (search < text.size()) {
-    size_t begin = std::string::npos;
-    const AddedToken* found = nullptr;
-    for (const AddedToken* token : tokens) {
-      const size_t place = text.find(token->content, search);
-      if (place == std::string::npos || place > begin) continue;
-      if (place == begin && token->content.size() <= found->content.size()) continue;
-      begin = place;
-      found = token;
-    }
+    size_t begin = 0;
+    const AddedToken* found = FindFirst(text, tokens, search, &begin);
     if (found == nullptr) break;
     size_t end = begin + found->content.size();
     search = end;
@@ -180,6 +192,66 @@ std::vector<TextPiece> SplitAtTokens(const std::string& text,
   }
   if (at < text.size()) pieces.push_back({text.substr(at), nullptr});
   return pieces;
+}
+
+std::vector<TextPiece> FindTokens(const std::string& text,
+                                  const std::vector<const AddedToken*>& tokens) {
+  std::vector<TextPiece> pieces;
+  size_t at = 0;
+  while (at < text.size()) {
+    size_t begin = 0;
+    const AddedToken* found = FindFirst(text, tokens, at, &begin);
+    if (found == nullptr) break;
+    if (begin > at) pieces.push_back({text.substr(at, begin - at), nullptr});
+    pieces.push_back({found->content, found});
+    at = begin + found->content.size();
+  }
+  if (at < text.size()) pieces.push_back({text.substr(at), nullptr});
+  return pieces;
+}
+
+std::vector<TextPiece> SplitAtTokensAsPython(const std::string& text,
+                                             const std::vector<const AddedToken*>& tokens) {
+  std::vector<TextPiece> parts = FindTokens(text, tokens);
+  for (size_t i = 0; i < parts.size(); ++i) {
+    const AddedToken* token = parts[i].token;
+    if (token == nullptr) continue;
+    const std::string left = i > 0 ? parts[i - 1].text : "";
+    const std::string right = i + 1 < parts.size() ? parts[i + 1].text : "";
+    if (token->rstrip && !right.empty()) parts[i + 1].text = StripLeftAsPython(right);
+    if (token->lstrip && !left.empty()) parts[i - 1].text = StripRightAsPython(left);
+    if (!token->single_word) continue;
+    if (!left.empty() && left.back() != ' ') {
+      parts[i - 1] = {parts[i - 1].text + token->content, nullptr};
+    } else if (!right.empty() && right.front() != ' ') {
+      parts[i + 1] = {token->content + parts[i + 1].text, nullptr};
+    } else {
+      continue;
+    }
+    parts[i] = {};
+  }
+  std::erase_if(parts, [](const TextPiece& part) { return part.text.empty(); });
+  return parts;
+}
+
+std::string StripLeftAsPython(const std::string& text) {
+  size_t begin = 0;
+  for (size_t at = 0; at < text.size(); begin = at) {
+    if (!IsPythonSpace(Next(text, &at))) break;
+  }
+  return text.substr(begin);
+}
+
+std::string StripRightAsPython(const std::string& text) {
+  size_t end = text.size();
+  for (size_t at = end; at > 0; end = at) {
+    if (!IsPythonSpace(Previous(text, &at))) break;
+  }
+  return text.substr(0, end);
+}
+
+std::string StripAsPython(const std::string& text) {
+  return StripRightAsPython(StripLeftAsPython(text));
 }
 
 std::string CleanUpSpaces(std::string text) {

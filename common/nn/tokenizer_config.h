@@ -56,9 +56,24 @@ struct TextPiece {
   const AddedToken* token = nullptr;
 };
 
-// Cuts a text at the tokens, the first and of those the longest first. Empty pieces are left out.
+// Cuts a text at the tokens, the first and of those the longest first, as the tokenizers library
+// does. Empty pieces are left out.
 std::vector<TextPiece> SplitAtTokens(const std::string& text,
                                      const std::vector<const AddedToken*>& tokens);
+
+// The same as transformers' tokenizers in Python do it (PreTrainedTokenizer.tokenize), where a
+// single word is one with spaces around it; what is none stays in the text beside it.
+std::vector<TextPiece> SplitAtTokensAsPython(const std::string& text,
+                                             const std::vector<const AddedToken*>& tokens);
+
+// The same without regard to what the tokens ask of the text around them.
+std::vector<TextPiece> FindTokens(const std::string& text,
+                                  const std::vector<const AddedToken*>& tokens);
+
+// Python's str.lstrip, str.rstrip and str.strip.
+std::string StripLeftAsPython(const std::string& text);
+std::string StripRightAsPython(const std::string& text);
+std::string StripAsPython(const std::string& text);
 
 // transformers' clean_up_tokenization: no space before punctuation and English contractions.
 std::string CleanUpSpaces(std::string text);
