@@ -25,7 +25,7 @@ class UnaryItems : public BatchCall {
   UnaryItems(const ScorerInfo& scorer, const RewardServiceOptions& options,
              const grpc::CallbackServerContext& context, const ScoreRequest* request,
              ScoreResponse* response, grpc::ServerUnaryReactor* reactor)
-      : BatchCall(context.peer(), ItemDeadline(context, options),
+      : BatchCall(CallerOf(context, options), ItemDeadline(context, options),
                   static_cast<size_t>(request->items_size()),
                   static_cast<int64_t>(request->ByteSizeLong())),
         scorer_(scorer),

@@ -49,6 +49,7 @@ absl::StatusOr<std::unique_ptr<RewardServer>> RewardServer::Start(
 
   RewardServiceOptions service;
   service.max_image_pixels = limits.max_image_pixels();
+  service.callers_have_tokens = !config.security().tokens_file().empty();
   service.metrics = server->metrics_.get();
   server->service_ = std::make_unique<RewardServiceImpl>(server->pool_.get(), service);
   std::vector<grpc::Service*> services = {server->service_.get()};

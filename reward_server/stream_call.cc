@@ -29,7 +29,8 @@ class StreamCall::GrpcReactor : public StreamCall::Reactor {
 class StreamCall::Item : public BatchCall {
  public:
   Item(std::shared_ptr<StreamCall> stream, const ScorerInfo& scorer, ScoreItem item)
-      : BatchCall(stream->context_->peer(), ItemDeadline(*stream->context_, stream->options_), 1,
+      : BatchCall(CallerOf(*stream->context_, stream->options_),
+                  ItemDeadline(*stream->context_, stream->options_), 1,
                   static_cast<int64_t>(item.ByteSizeLong())),
         stream_(std::move(stream)),
         scorer_(scorer),

@@ -39,7 +39,7 @@ class TokenCheck : public grpc::AuthMetadataProcessor {
 
   bool IsBlocking() const override { return false; }
 
-  grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext*, OutputMetadata* consumed,
+  grpc::Status Process(const InputMetadata& metadata, grpc::AuthContext*, OutputMetadata*,
                        OutputMetadata*) override {
     const auto method = metadata.find(":path");
     if (method != metadata.end() && !NeedsToken(ToStringView(method->second))) {
@@ -55,8 +55,6 @@ class TokenCheck : public grpc::AuthMetadataProcessor {
       return ToGrpcStatus(absl::UnauthenticatedError(
           "metadata `authorization`: expected `Bearer TOKEN`, got something else"));
     }
-    // Handlers have no use for it.
-    consumed->emplace("authorization", std::string(ToStringView(header->second)));
     return ToGrpcStatus(tokens_->Authenticate(token).status());
   }
 

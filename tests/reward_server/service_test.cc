@@ -5,6 +5,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <thread>
@@ -304,6 +305,36 @@ TEST_F(ServiceTest, StreamScoreNeedsAKnownScorerThatStaysTheSame) {
   // What was accepted before the mistake is answered.
   EXPECT_THAT(ReadAll(stream.get()), SizeIs(1));
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+}
+
+TEST_F(ServiceTest, AHolderOfATokenIsOneCallerThroughAllOfItsConnections) {
+  options_.callers_have_tokens = true;
+  Start();
+  std::thread blocker = Block();
+  std::vector<std::thread> calls;
+  int64_t waiting = 0;
+  const auto call = [&](const std::string& token, int items) {
+    calls.emplace_back([this, token, items] {
+      grpc::ClientContext context;
+      SetDeadline(&context, std::chrono::seconds(60));
+      context.AddMetadata("authorization", "Bearer " + token);
+      ScoreResponse response;
+      EXPECT_TRUE(NewStub()->Score(&context, Request(items, token), &response).ok());
+    });
+    AwaitWaiting(waiting += items);
+  };
+  for (int connection = 0; connection < 3; ++connection) call("many", 20);
+  call("few", 5);
+  control_.Open();
+  for (std::thread& thread : calls) thread.join();
+  blocker.join();
+  std::vector<std::string> order;
+  for (const auto& batch : control_.batches())
+    order.insert(order.end(), batch.begin(), batch.end());
+  const auto last = std::find(order.rbegin(), order.rend(), "few");
+  const auto before = std::count(last, order.rend(), "many");
+  // Two batches were decoded already. With a turn for each connection it would be 8 + 15.
+  EXPECT_LE(before, 8 + 5);
 }
 
 TEST_F(ServiceTest, CancelledStreamScoreFreesItsPlacesAndIsNotComputed) {
