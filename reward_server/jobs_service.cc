@@ -4,6 +4,7 @@
 #include <google/protobuf/io/zero_copy_stream_impl_lite.h>
 
 #include <algorithm>
+#include <functional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/sha256.h"
 #include "common/base/status_macros.h"
+#include "common/rpc/raw_message.h"
 #include "common/rpc/status.h"
 
 namespace ddpo {
@@ -130,10 +132,16 @@ class JobsService::Upload {
 
 JobsService::JobsService(JobStore* store, JobRunner* runner, ScorerPool* pool,
                          const JobsServiceOptions& options)
-    : store_(store), runner_(runner), pool_(pool), options_(options) {}
+    : store_(store), runner_(runner), pool_(pool), options_(options) {
+  using Handler = grpc::internal::ClientStreamingHandler<JobsService, grpc::ByteBuffer, Job>;
+  const auto* methods = SubmitJobRequest::descriptor()->file()->FindServiceByName("RewardJobs");
+  MarkMethodStreamed(methods->FindMethodByName("SubmitJob")->index(),
+                     new Handler(std::mem_fn(&JobsService::SubmitJobBytes), this));
+}
 
-grpc::Status JobsService::SubmitJob(grpc::ServerContext* context,
-                                    grpc::ServerReader<SubmitJobRequest>* reader, Job* response) {
+grpc::Status JobsService::SubmitJobBytes(grpc::ServerContext* context,
+                                         grpc::ServerReader<grpc::ByteBuffer>* reader,
+                                         Job* response) {
   const LongCall call(this);
   if (!call.status().ok()) return ToGrpcStatus(call.status());
   Upload upload(store_);
@@ -146,18 +154,22 @@ grpc::Status JobsService::SubmitJob(grpc::ServerContext* context,
 }
 
 absl::Status JobsService::ReadUpload(grpc::ServerContext* context,
-                                     grpc::ServerReader<SubmitJobRequest>* reader, Upload* upload) {
+                                     grpc::ServerReader<grpc::ByteBuffer>* reader, Upload* upload) {
+  grpc::ByteBuffer bytes;
+  if (!reader->Read(&bytes)) return absl::InvalidArgumentError("the stream has no message");
   SubmitJobRequest message;
-  if (!reader->Read(&message)) return absl::InvalidArgumentError("the stream has no message");
+  DDPO_RETURN_IF_ERROR(ParseMessage(&bytes, &message));
   if (message.request_id().empty() || message.request_id().size() > kMaxRequestIdBytes) {
     return absl::InvalidArgumentError(
         absl::StrCat("the first message needs a request_id of 1 … ", kMaxRequestIdBytes, " bytes"));
   }
   DDPO_ASSIGN_OR_RETURN(Batcher * batcher, pool_->Find(message.scorer()));
   DDPO_RETURN_IF_ERROR(upload->Begin(message, batcher->info()));
-  do {
+  DDPO_RETURN_IF_ERROR(upload->Add(message, options_.max_items));
+  while (reader->Read(&bytes)) {
+    DDPO_RETURN_IF_ERROR(ParseMessage(&bytes, &message));
     DDPO_RETURN_IF_ERROR(upload->Add(message, options_.max_items));
-  } while (reader->Read(&message));
+  }
   // Read ends the same way for a caller that is done and for one that is gone.
   if (context->IsCancelled()) return absl::CancelledError("the caller is gone");
   return absl::OkStatus();

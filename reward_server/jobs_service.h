@@ -29,9 +29,11 @@ class JobsService final : public reward::v1::RewardJobs::Service {
   JobsService(JobStore* store, JobRunner* runner, ScorerPool* pool,
               const JobsServiceOptions& options);
 
-  grpc::Status SubmitJob(grpc::ServerContext* context,
-                         grpc::ServerReader<reward::v1::SubmitJobRequest>* reader,
-                         reward::v1::Job* response) override;
+  // In place of the generated SubmitJob, which takes a message that does not parse for the stream's
+  // end, and so would make a job of what came before it. See common/rpc/raw_message.h.
+  grpc::Status SubmitJobBytes(grpc::ServerContext* context,
+                              grpc::ServerReader<grpc::ByteBuffer>* reader,
+                              reward::v1::Job* response);
   grpc::Status GetJob(grpc::ServerContext* context, const reward::v1::GetJobRequest* request,
                       reward::v1::Job* response) override;
   grpc::Status ListJobs(grpc::ServerContext* context, const reward::v1::ListJobsRequest* request,
@@ -51,7 +53,7 @@ class JobsService final : public reward::v1::RewardJobs::Service {
   class Upload;
 
   absl::Status ReadUpload(grpc::ServerContext* context,
-                          grpc::ServerReader<reward::v1::SubmitJobRequest>* reader, Upload* upload);
+                          grpc::ServerReader<grpc::ByteBuffer>* reader, Upload* upload);
 
   JobStore* const store_;
   JobRunner* const runner_;

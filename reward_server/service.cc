@@ -58,8 +58,8 @@ grpc::ServerUnaryReactor* RewardServiceImpl::Score(grpc::CallbackServerContext* 
   return StartScoreCall(pool_, options_, context, request, response);
 }
 
-grpc::ServerBidiReactor<reward::v1::StreamScoreRequest, reward::v1::StreamScoreResponse>*
-RewardServiceImpl::StreamScore(grpc::CallbackServerContext* context) {
+grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* RewardServiceImpl::StreamScore(
+    grpc::CallbackServerContext* context) {
   auto call = std::make_shared<StreamCall>(pool_, options_, context);
   StreamCall::Reactor* reactor = call->Start();
   bool draining = false;

@@ -15,8 +15,14 @@ namespace ddpo {
 
 class StreamCall;
 
+// The methods as callbacks; StreamScore in bytes.
+using RewardServiceMethods = reward::v1::RewardService::WithCallbackMethod_ListScorers<
+    reward::v1::RewardService::WithCallbackMethod_Score<
+        reward::v1::RewardService::WithRawCallbackMethod_StreamScore<
+            reward::v1::RewardService::Service>>>;
+
 // ddpo.reward.v1.RewardService over a pool of scorers.
-class RewardServiceImpl final : public reward::v1::RewardService::CallbackService {
+class RewardServiceImpl final : public RewardServiceMethods {
  public:
   // The pool outlives the service.
   RewardServiceImpl(ScorerPool* pool, const RewardServiceOptions& options);
@@ -28,8 +34,8 @@ class RewardServiceImpl final : public reward::v1::RewardService::CallbackServic
   grpc::ServerUnaryReactor* Score(grpc::CallbackServerContext* context,
                                   const reward::v1::ScoreRequest* request,
                                   reward::v1::ScoreResponse* response) override;
-  grpc::ServerBidiReactor<reward::v1::StreamScoreRequest, reward::v1::StreamScoreResponse>*
-  StreamScore(grpc::CallbackServerContext* context) override;
+  grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>* StreamScore(
+      grpc::CallbackServerContext* context) override;
 
   // New calls get UNAVAILABLE; open streams get the answers to what they have sent, then
   // UNAVAILABLE. Calls that are under way end as usual.

@@ -5,12 +5,14 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "common/rpc/raw_message.h"
 #include "common/rpc/status.h"
 #include "reward_server/scoring_item.h"
 
 namespace ddpo {
 
 using reward::v1::ScoreItem;
+using reward::v1::StreamScoreRequest;
 using reward::v1::StreamScoreResponse;
 
 class StreamCall::GrpcReactor : public StreamCall::Reactor {
@@ -48,7 +50,7 @@ class StreamCall::Item : public BatchCall {
     response.set_scorer_digest(scorer_.digest);
     response.mutable_result()->set_item_id(item_.item_id());
     SetOutcome(outcome, response.mutable_result());
-    stream_->Answer(std::move(response));
+    stream_->Answer(response);
   }
 
   void OnDropped(size_t index, absl::Status reason) override {
@@ -90,23 +92,25 @@ void StreamCall::OnRead(bool ok) {
 }
 
 absl::Status StreamCall::Accept() {
+  StreamScoreRequest request;
+  DDPO_RETURN_IF_ERROR(ParseMessage(&request_, &request));
   Batcher* batcher = nullptr;
   {
     absl::MutexLock lock(&mu_);
     if (ended_) return absl::OkStatus();
     if (batcher_ == nullptr) {
-      DDPO_ASSIGN_OR_RETURN(batcher_, pool_->Find(request_.scorer()));
-    } else if (!request_.scorer().empty() && request_.scorer() != batcher_->info().name) {
+      DDPO_ASSIGN_OR_RETURN(batcher_, pool_->Find(request.scorer()));
+    } else if (!request.scorer().empty() && request.scorer() != batcher_->info().name) {
       return absl::InvalidArgumentError(absl::StrCat("the stream is for scorer '",
                                                      batcher_->info().name, "', a message names '",
-                                                     request_.scorer(), "'"));
+                                                     request.scorer(), "'"));
     }
     batcher = batcher_;
-    if (!request_.has_item()) return absl::OkStatus();
+    if (!request.has_item()) return absl::OkStatus();
     ++items_;
   }
   auto item = std::make_shared<Item>(shared_from_this(), batcher->info(),
-                                     std::move(*request_.mutable_item()));
+                                     std::move(*request.mutable_item()));
   const absl::Status status = batcher->Submit(item);
   if (absl::IsResourceExhausted(status)) {
     item->OnOutcome(
@@ -119,10 +123,11 @@ absl::Status StreamCall::Accept() {
   return absl::OkStatus();
 }
 
-void StreamCall::Answer(StreamScoreResponse response) {
+void StreamCall::Answer(const StreamScoreResponse& response) {
+  grpc::ByteBuffer bytes = ToBytes(response);
   Change([&]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mu_) {
     --items_;
-    if (!cancelled_) answers_.push_back(std::move(response));
+    if (!cancelled_) answers_.push_back(std::move(bytes));
   });
 }
 

@@ -23,8 +23,8 @@ namespace ddpo {
 // call is finished only when none is left.
 class StreamCall : public std::enable_shared_from_this<StreamCall> {
  public:
-  using Reactor =
-      grpc::ServerBidiReactor<reward::v1::StreamScoreRequest, reward::v1::StreamScoreResponse>;
+  // Of bytes: see common/rpc/raw_message.h.
+  using Reactor = grpc::ServerBidiReactor<grpc::ByteBuffer, grpc::ByteBuffer>;
 
   StreamCall(ScorerPool* pool, const RewardServiceOptions& options,
              const grpc::CallbackServerContext* context);
@@ -45,7 +45,7 @@ class StreamCall : public std::enable_shared_from_this<StreamCall> {
   // Checks the message just read and submits its item. An error ends the stream.
   absl::Status Accept() ABSL_LOCKS_EXCLUDED(mu_);
   // An item has its answer.
-  void Answer(reward::v1::StreamScoreResponse response) ABSL_LOCKS_EXCLUDED(mu_);
+  void Answer(const reward::v1::StreamScoreResponse& response) ABSL_LOCKS_EXCLUDED(mu_);
   bool cancelled() const ABSL_LOCKS_EXCLUDED(mu_);
 
   // Changes the state under the lock, then tells gRPC what follows from it.
@@ -58,9 +58,9 @@ class StreamCall : public std::enable_shared_from_this<StreamCall> {
   const grpc::CallbackServerContext* const context_;
   Reactor* reactor_ = nullptr;
   // Belongs to gRPC while a read is under way, to OnRead afterwards.
-  reward::v1::StreamScoreRequest request_;
+  grpc::ByteBuffer request_;
   // Belongs to gRPC while a write is under way.
-  reward::v1::StreamScoreResponse response_;
+  grpc::ByteBuffer response_;
 
   mutable absl::Mutex mu_;
   // Set by the first message.
@@ -76,7 +76,7 @@ class StreamCall : public std::enable_shared_from_this<StreamCall> {
   int items_ ABSL_GUARDED_BY(mu_) = 0;
   // Threads that are about to use the reactor.
   int users_ ABSL_GUARDED_BY(mu_) = 0;
-  std::deque<reward::v1::StreamScoreResponse> answers_ ABSL_GUARDED_BY(mu_);
+  std::deque<grpc::ByteBuffer> answers_ ABSL_GUARDED_BY(mu_);
 };
 
 }  // namespace ddpo

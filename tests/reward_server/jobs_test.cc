@@ -287,6 +287,17 @@ TEST_F(JobsTest, RefusesWhatIsNoJob) {
   EXPECT_EQ(store_->List(0, "")->jobs_size(), 0);
 }
 
+TEST_F(JobsTest, AMessageThatDoesNotParseIsNotTheEndOfAJob) {
+  Start();
+  SubmitJobRequest latin1 = Message("r1", 3, 4);
+  latin1.mutable_items(0)->set_prompt("caf\xe9");
+  Job job;
+  const grpc::Status status = Submit({Message("r1", 0, 3), latin1}, &job);
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("ddpo.reward.v1.SubmitJobRequest"));
+  EXPECT_EQ(store_->List(0, "")->jobs_size(), 0);
+}
+
 TEST_F(JobsTest, AnUploadThatItsCallerCancelsLeavesNothing) {
   Start();
   {

@@ -255,6 +255,27 @@ TEST_F(RewardServerProcessTest, RefusesAMessageOverTheLimit) {
             grpc::StatusCode::RESOURCE_EXHAUSTED);
 }
 
+TEST_F(RewardServerProcessTest, AMessageOverTheLimitIsNotTheEndOfAJob) {
+  Start({"--set", "limits.max_message_bytes=4096", "--jobs-database", Path("jobs.db")});
+  auto jobs = reward::v1::RewardJobs::NewStub(channel_);
+  reward::v1::SubmitJobRequest message;
+  message.set_request_id("r1");
+  message.set_scorer("jpeg_compressibility");
+  message.add_items()->mutable_image()->set_encoded("x");
+  grpc::ClientContext context;
+  reward::v1::Job job;
+  auto writer = jobs->SubmitJob(&context, &job);
+  ASSERT_TRUE(writer->Write(message));
+  message.mutable_items(0)->mutable_image()->set_encoded(std::string(5000, 'x'));
+  writer->Write(message);
+  writer->WritesDone();
+  EXPECT_EQ(writer->Finish().error_code(), grpc::StatusCode::RESOURCE_EXHAUSTED);
+  grpc::ClientContext list_context;
+  reward::v1::ListJobsResponse list;
+  ASSERT_TRUE(jobs->ListJobs(&list_context, {}, &list).ok());
+  EXPECT_EQ(list.jobs_size(), 0);
+}
+
 TEST_F(RewardServerProcessTest, ReadsItsConfigurationFromAFile) {
   std::filesystem::create_directories(directory_);
   ASSERT_TRUE(

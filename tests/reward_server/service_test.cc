@@ -307,6 +307,21 @@ TEST_F(ServiceTest, StreamScoreNeedsAKnownScorerThatStaysTheSame) {
   EXPECT_EQ(stream->Finish().error_code(), grpc::StatusCode::INVALID_ARGUMENT);
 }
 
+TEST_F(ServiceTest, StreamScoreRefusesAMessageThatDoesNotParse) {
+  Start();
+  grpc::ClientContext context;
+  SetDeadline(&context, std::chrono::seconds(60));
+  auto stream = stub_->StreamScore(&context);
+  stream->Write(StreamRequest("0", 1));
+  StreamScoreRequest latin1 = StreamRequest("1", 1);
+  latin1.mutable_item()->set_prompt("caf\xe9");
+  stream->Write(latin1);
+  EXPECT_THAT(ReadAll(stream.get()), SizeIs(1));
+  const grpc::Status status = stream->Finish();
+  EXPECT_EQ(status.error_code(), grpc::StatusCode::INVALID_ARGUMENT);
+  EXPECT_THAT(status.error_message(), HasSubstr("ddpo.reward.v1.StreamScoreRequest"));
+}
+
 TEST_F(ServiceTest, AHolderOfATokenIsOneCallerThroughAllOfItsConnections) {
   options_.callers_have_tokens = true;
   Start();
