@@ -80,3 +80,23 @@ function(ddpo_benchmark name)
     ddpo_configure_target(${name} DEPS ${ARG_DEPS} benchmark::benchmark)
   endif()
 endfunction()
+
+# A ctest case that runs `SCRIPT BIN_DIR` under the first Python that has the MODULES: the one on the
+# PATH or the distribution's own, for which tools/build installs them. Where neither has them the test
+# is there still, and fails with the script's message.
+function(ddpo_python_test name)
+  cmake_parse_arguments(ARG "" "SCRIPT;TIMEOUT" "MODULES" ${ARGN})
+  string(REPLACE ";" ", " modules "${ARG_MODULES}")
+  set(python python3)
+  foreach(candidate python3 /usr/bin/python3)
+    execute_process(COMMAND ${candidate} -c "import ${modules}" RESULT_VARIABLE missing
+                    OUTPUT_QUIET ERROR_QUIET)
+    if(missing STREQUAL "0")
+      set(python ${candidate})
+      break()
+    endif()
+  endforeach()
+  add_test(NAME ${name} COMMAND ${python} ${CMAKE_CURRENT_SOURCE_DIR}/${ARG_SCRIPT}
+                                ${CMAKE_RUNTIME_OUTPUT_DIRECTORY})
+  set_tests_properties(${name} PROPERTIES TIMEOUT ${ARG_TIMEOUT})
+endfunction()

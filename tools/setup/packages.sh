@@ -5,7 +5,7 @@ ddpo_packages=(
   libgrpc++-dev protobuf-compiler protobuf-compiler-grpc libprotobuf-dev libabsl-dev libgloo-dev
   prometheus-cpp-dev libjpeg-dev libpng-dev libyaml-cpp-dev nlohmann-json3-dev libcli11-dev
   libsqlite3-dev libspdlog-dev libssl-dev libcurl4-openssl-dev libicu-dev zlib1g-dev
-  libgtest-dev libgmock-dev libbenchmark-dev
+  libgtest-dev libgmock-dev libbenchmark-dev python3-grpcio python3-protobuf
 )
 
 # Prints those of the packages that are not installed. A program or library that was installed some
@@ -17,6 +17,8 @@ ddpo_missing_packages() {
       cmake | ccache | git | unzip | python3) command -v "$package" >/dev/null && continue ;;
       ninja-build) command -v ninja >/dev/null && continue ;;
       python3-pip) python3 -m pip --version >/dev/null 2>&1 && continue ;;
+      python3-grpcio) python3 -c 'import grpc' 2>/dev/null && continue ;;
+      python3-protobuf) python3 -c 'import google.protobuf' 2>/dev/null && continue ;;
       build-essential) command -v g++ >/dev/null && command -v make >/dev/null && continue ;;
     esac
     dpkg-query -W -f '${Status}' "$package" 2>/dev/null | grep -q '^install ok installed$' ||
