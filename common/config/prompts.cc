@@ -25,6 +25,8 @@ absl::StatusOr<std::string> PathOfSet(const std::string& name) {
       absl::StrCat("prompts.set: no set `", name, "`; known are ", absl::StrJoin(known, ", ")));
 }
 
+}  // namespace
+
 absl::StatusOr<std::vector<std::string>> ReadPromptFile(const std::string& path) {
   DDPO_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
   std::vector<std::string> prompts;
@@ -35,8 +37,6 @@ absl::StatusOr<std::vector<std::string>> ReadPromptFile(const std::string& path)
   if (prompts.empty()) return absl::InvalidArgumentError(absl::StrCat(path, ": holds no prompt"));
   return prompts;
 }
-
-}  // namespace
 
 absl::StatusOr<std::vector<std::string>> LoadPrompts(const config::v1::PromptsConfig& config) {
   if (!config.list().empty()) {

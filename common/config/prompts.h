@@ -13,4 +13,8 @@ namespace ddpo {
 // names the file or the known sets.
 absl::StatusOr<std::vector<std::string>> LoadPrompts(const config::v1::PromptsConfig& config);
 
+// The prompts of a text file, one a line; blank lines and lines that start with # are skipped.
+// INVALID_ARGUMENT if it holds none.
+absl::StatusOr<std::vector<std::string>> ReadPromptFile(const std::string& path);
+
 }  // namespace ddpo

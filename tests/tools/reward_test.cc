@@ -143,16 +143,20 @@ TEST_F(RewardCommandTest, SaysWhatIsWrongWithTheArguments) {
   ASSERT_TRUE(WriteFileAtomically(dir_ / "named", "b.png\ta dog\n").ok());
   std::filesystem::create_directory(dir_ / "empty");
   const std::string scorer = "jpeg_compressibility";
+  ASSERT_TRUE(WriteFileAtomically(ImagePath("empty.png"), "").ok());
   const std::pair<std::vector<std::string>, std::string> cases[] = {
       {{"score", ImagePath("a.png"), "--scorer", "beauty"},
        "no scorer is called beauty; the reward server " + address_ + " has jpeg_compressibility"},
       {{"score", dir_ / "absent.png", "--scorer", scorer}, "there is no " + (dir_ / "absent.png")},
       {{"score", dir_ / "notes.txt", "--scorer", scorer}, "notes.txt is neither a JPEG nor a PNG"},
+      {{"score", ImagePath("empty.png"), "--scorer", scorer}, "empty.png is neither"},
       {{"score", dir_ / "empty", "--scorer", scorer}, "holds no .jpg, .jpeg or .png file"},
       {{"score", ImagePath("a.png"), "--scorer", scorer, "--prompts", dir_ / "prompts"},
        "holds 2 prompts for 1 images"},
       {{"score", ImagePath("a.png"), "--scorer", scorer, "--prompts", dir_ / "named"},
        "holds no prompt for a.png"},
+      {{"score", ImagePath("a.png"), "--scorer", scorer, "--prompts", dir_ / "absent"},
+       dir_ / "absent"},
       {{"submit", ImagePath("a.png"), "--scorer", scorer},
        "it takes jobs only with --jobs-database"},
   };
@@ -190,6 +194,22 @@ TEST_F(RewardCommandTest, AJobIsSubmittedAwaitedListedAndRead) {
   ASSERT_EQ(results["results"].size(), 70u);
   EXPECT_EQ(results["results"][69]["item_id"], ImagePath("169.png"));
   EXPECT_EQ(results["results"][69]["value"], last);
+}
+
+TEST_F(RewardCommandTest, AJobWithoutAnyScoreSaysSoEverywhere) {
+  StartServerWithJobs();
+  WriteImage("cut.png", 32);
+  const std::string png = *ReadFile(ImagePath("cut.png"));
+  ASSERT_TRUE(WriteFileAtomically(ImagePath("cut.png"), png.substr(0, png.size() / 2)).ok());
+  const std::string job = SubmitImages();
+  const CommandResult waited = Reward({"wait", job});
+  EXPECT_EQ(waited.exit_code, 2);
+  EXPECT_THAT(waited.output, AllOf(HasSubstr("failed 1/1, 1 failed"), HasSubstr("no item has")));
+  const CommandResult results = Reward({"results", job});
+  EXPECT_EQ(results.exit_code, 2);
+  EXPECT_THAT(results.output, AllOf(HasSubstr("IMAGE_DECODE_FAILED"),
+                                    HasSubstr(job + " is failed: 1 of 1 images have results")));
+  EXPECT_THAT(Reward({"list"}).output, HasSubstr("ALL_ITEMS_FAILED"));
 }
 
 TEST_F(RewardCommandTest, TheSameRequestIsTheSameJob) {
@@ -242,6 +262,9 @@ TEST_F(RewardCommandTest, SpeaksMutualTlsAndShowsItsToken) {
   const CommandResult result = Reward(arguments);
   EXPECT_EQ(result.exit_code, 0) << result.output;
   EXPECT_THAT(result.output, HasSubstr("jpeg_compressibility"));
+  ASSERT_TRUE(WriteFileAtomically(dir_ / "wrong", "0123456789abcdeg\n").ok());
+  arguments.back() = dir_ / "wrong";
+  EXPECT_THAT(Reward(arguments).output, HasSubstr("give the token with --token-file"));
 }
 
 }  // namespace

@@ -13,6 +13,7 @@
 #include "absl/strings/strip.h"
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
+#include "common/config/prompts.h"
 
 namespace ddpo {
 namespace {
@@ -75,13 +76,8 @@ absl::StatusOr<std::vector<std::string>> FindImages(const std::vector<std::strin
 
 absl::StatusOr<std::vector<std::string>> ReadPrompts(const std::string& file,
                                                      const std::vector<std::string>& images) {
-  DDPO_ASSIGN_OR_RETURN(const std::string text, ReadFile(file));
-  std::vector<std::string> lines;
-  for (const absl::string_view line : absl::StrSplit(text, '\n')) {
-    const absl::string_view stripped = absl::StripAsciiWhitespace(line);
-    if (!stripped.empty()) lines.emplace_back(stripped);
-  }
-  const bool named = !lines.empty() && absl::StrContains(lines[0], '\t');
+  DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> lines, ReadPromptFile(file));
+  const bool named = absl::StrContains(lines[0], '\t');
   if (!named) {
     if (lines.size() == images.size()) return lines;
     return absl::InvalidArgumentError(

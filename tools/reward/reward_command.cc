@@ -152,8 +152,16 @@ absl::StatusOr<int> List(const RewardFlags& flags) {
 
 absl::StatusOr<int> Results(const RewardFlags& flags) {
   DDPO_ASSIGN_OR_RETURN(const auto session, Connect(flags));
+  // First: the results of a job that has ended are all there.
+  DDPO_ASSIGN_OR_RETURN(const reward::v1::Job job,
+                        session->WaitJob(flags.job, absl::ZeroDuration()));
   DDPO_ASSIGN_OR_RETURN(const ScoredImages scored, session->JobResults(flags.job));
-  return PrintResults(scored, flags);
+  const int exit_code = PrintResults(scored, flags);
+  if (job.state() == reward::v1::JOB_STATE_SUCCEEDED) return exit_code;
+  std::cerr << job.name() << " is " << JobStateText(job.state()) << ": " << scored.results.size()
+            << " of " << job.items_total() << " images have results"
+            << (job.has_error() ? "; " + job.error().message() : "") << std::endl;
+  return kSomeFailed;
 }
 
 absl::StatusOr<int> Cancel(const RewardFlags& flags) {
@@ -194,8 +202,8 @@ void AddRewardCommand(CLI::App& app, int& exit_code) {
   CLI::App* command =
       app.add_subcommand("reward",
                          "Ask a reward server to score images. Exit codes: 0 every image has a "
-                         "score; 1 it could not be "
-                         "done; 2 done, but some images have no score or the job did not succeed");
+                         "score; 1 it could not be done; 2 done, but some images have no score or "
+                         "the job has not succeeded");
   command->require_subcommand(1);
   const auto add = [&](const char* name, const char* what,
                        absl::StatusOr<int> (*run)(const RewardFlags&)) {

@@ -27,6 +27,8 @@ constexpr absl::Duration kShortCall = absl::Seconds(20);
 // One call or message holds at most so many images or bytes; a larger image goes alone.
 constexpr int kItemsTogether = 64;
 constexpr size_t kBytesTogether = size_t{4} << 20;
+// The server's limit may be lower; past this one no call can be made.
+constexpr size_t kLargestImage = kMaxMessageBytes - (size_t{1} << 16);
 constexpr int kPageSize = 1000;
 // gRPC 1.51 takes a connection that is only being opened for failed at times.
 constexpr int kConnectAttempts = 3;
@@ -43,6 +45,11 @@ class ItemReader {
     size_t bytes = 0;
     while (next_ < images_.size() && items.size() < kItemsTogether) {
       DDPO_ASSIGN_OR_RETURN(std::string image, ReadFile(images_[next_].path));
+      if (image.size() > kLargestImage) {
+        return absl::InvalidArgumentError(absl::StrCat(images_[next_].path, " has ", image.size(),
+                                                       " bytes; one call holds at most ",
+                                                       kLargestImage));
+      }
       if (!items.empty() && bytes + image.size() > kBytesTogether) break;
       bytes += image.size();
       ScoreItem& item = items.emplace_back();
