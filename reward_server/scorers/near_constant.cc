@@ -1,7 +1,8 @@
 #include "reward_server/scorers/near_constant.h"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
+#include <cstdint>
 #include <utility>
 
 namespace ddpo {
@@ -19,7 +20,7 @@ class FlaggingScorer : public Scorer {
     std::vector<absl::StatusOr<ScoreValue>> scores = scorer_->ScoreBatch(inputs);
     for (size_t i = 0; i < std::min(scores.size(), inputs.size()); ++i) {
       if (!scores[i].ok()) continue;
-      scores[i]->details["near_constant"] = LargestChannelStd(inputs[i].image) < threshold_ ? 1 : 0;
+      scores[i]->details["near_constant"] = IsNearConstant(inputs[i].image, threshold_) ? 1 : 0;
     }
     return scores;
   }
@@ -31,24 +32,31 @@ class FlaggingScorer : public Scorer {
 
 }  // namespace
 
-double LargestChannelStd(const Image& image) {
-  const size_t pixels = image.rgb.size() / 3;
-  double largest = 0;
-  for (size_t channel = 0; channel < 3 && pixels > 0; ++channel) {
-    // In integers, exact up to 2^48 pixels.
-    uint64_t sum = 0;
-    uint64_t squares = 0;
-    for (size_t i = channel; i < 3 * pixels; i += 3) {
+bool IsNearConstant(const Image& image, double threshold) {
+  constexpr size_t kChannels = 3;
+  constexpr size_t kPixelsAtOnce = 1024;
+  const size_t pixels = image.rgb.size() / kChannels;
+  // Sum of the squared deviations from the mean that the threshold stands for. The sum only grows
+  // with more pixels, so that most images are done after a few.
+  const double enough = threshold * threshold * static_cast<double>(pixels);
+  // In integers, exact up to 2^48 pixels.
+  std::array<uint64_t, kChannels> sums{};
+  std::array<uint64_t, kChannels> squares{};
+  for (size_t begin = 0; begin < pixels; begin += kPixelsAtOnce) {
+    const size_t end = std::min(pixels, begin + kPixelsAtOnce);
+    for (size_t i = kChannels * begin; i < kChannels * end; ++i) {
       const uint64_t value = image.rgb[i];
-      sum += value;
-      squares += value * value;
+      sums[i % kChannels] += value;
+      squares[i % kChannels] += value * value;
     }
-    const double mean = static_cast<double>(sum) / static_cast<double>(pixels);
-    const double variance =
-        static_cast<double>(squares) / static_cast<double>(pixels) - mean * mean;
-    largest = std::max(largest, std::sqrt(std::max(0.0, variance)));
+    for (size_t channel = 0; channel < kChannels; ++channel) {
+      const auto sum = static_cast<double>(sums[channel]);
+      const double deviation =
+          static_cast<double>(squares[channel]) - sum * sum / static_cast<double>(end);
+      if (deviation >= enough) return false;
+    }
   }
-  return largest;
+  return true;
 }
 
 std::unique_ptr<Scorer> FlagNearConstantImages(std::unique_ptr<Scorer> scorer, double threshold) {

@@ -7,9 +7,9 @@
 
 namespace ddpo {
 
-// The largest of the three channels' standard deviations over the pixels, in 0 … 127.5. 0 for an
-// image without pixels.
-double LargestChannelStd(const Image& image);
+// Whether the standard deviation over the pixels, of 0 … 127.5, is below the threshold in each of
+// the three channels; true for an image without pixels.
+bool IsNearConstant(const Image& image, double threshold);
 
 // The scorer, whose details also say `near_constant`: 1 where no channel's standard deviation
 // reaches `threshold` (of 0 … 255), 0 elsewhere. A policy that collapsed to black images shows so.

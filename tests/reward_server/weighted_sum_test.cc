@@ -128,10 +128,22 @@ TEST(BuiltinScorersTest, RefusesSumsThatCannotBe) {
               HasSubstr("has the name of another scorer"));
 }
 
-TEST(NearConstantTest, MeasuresTheLargestChannelsDeviation) {
-  EXPECT_EQ(LargestChannelStd({}), 0);
-  EXPECT_EQ(LargestChannelStd({2, 1, {10, 20, 30, 10, 20, 30}}), 0);
-  EXPECT_EQ(LargestChannelStd({2, 1, {10, 0, 30, 10, 255, 30}}), 127.5);
+TEST(NearConstantTest, ComparesTheLargestChannelsDeviation) {
+  EXPECT_TRUE(IsNearConstant({}, 1));
+  EXPECT_TRUE(IsNearConstant({2, 1, {10, 20, 30, 10, 20, 30}}, 1e-6));
+  // Of the second channel: 127.5.
+  const Image two_pixels = {2, 1, {10, 0, 30, 10, 255, 30}};
+  EXPECT_FALSE(IsNearConstant(two_pixels, 127.5));
+  EXPECT_TRUE(IsNearConstant(two_pixels, 127.6));
+}
+
+TEST(NearConstantTest, LooksAtEveryPixel) {
+  Image image{100, 100, std::vector<uint8_t>(30000, 7)};
+  EXPECT_TRUE(IsNearConstant(image, 2));
+  // The last 100 of 10,000 pixels: the deviation is √(0.01 · 0.99) · 200 = 19.9.
+  std::fill(image.rgb.end() - 300, image.rgb.end(), 207);
+  EXPECT_FALSE(IsNearConstant(image, 19));
+  EXPECT_TRUE(IsNearConstant(image, 20));
 }
 
 TEST(NearConstantTest, FlagsImagesBelowTheThreshold) {
