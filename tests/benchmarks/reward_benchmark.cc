@@ -1,7 +1,7 @@
 // JPEG scoring through the reward server against a bare libjpeg-turbo loop over the same images,
 // in turns within one run. Both may use the same number of threads for encoding.
 //
-//   reward_benchmark [--images 64] [--size 512] [--threads 1] [--rounds 5]
+//   reward_benchmark [--images 64] [--size 512] [--threads 1] [--rounds 5] [--call 4]
 
 #include <grpcpp/grpcpp.h>
 #include <jpeglib.h>
@@ -35,6 +35,7 @@ struct Flags {
   int size = 512;
   int threads = 1;
   int rounds = 5;
+  int call = 4;  // images in one call
 };
 
 // Soft gradients with some texture, about as compressible as a photograph.
@@ -116,21 +117,21 @@ void FillRequest(const std::vector<Image>& images, size_t begin, size_t end,
   }
 }
 
-// The same through the server: as many clients as threads and one more, each with calls of 16.
-double RunServed(const std::string& address, const std::vector<Image>& images, int threads,
+// The same through the server: as many clients as threads and one more.
+double RunServed(const std::string& address, const std::vector<Image>& images, const Flags& flags,
                  const std::vector<size_t>& sizes) {
-  constexpr size_t kCall = 16;
+  const auto call = static_cast<size_t>(flags.call);
   std::atomic<size_t> next{0};
   std::atomic<int> wrong{0};
   const absl::Time start = absl::Now();
   std::vector<std::thread> clients;
-  for (int i = 0; i < threads + 1; ++i) {
+  for (int i = 0; i < flags.threads + 1; ++i) {
     clients.emplace_back([&] {
       auto stub = reward::v1::RewardService::NewStub(*CreateChannel(address));
       reward::v1::ScoreRequest request;
-      for (size_t begin = next.fetch_add(kCall); begin < images.size();
-           begin = next.fetch_add(kCall)) {
-        FillRequest(images, begin, begin + kCall, &request);
+      for (size_t begin = next.fetch_add(call); begin < images.size();
+           begin = next.fetch_add(call)) {
+        FillRequest(images, begin, begin + call, &request);
         grpc::ClientContext context;
         reward::v1::ScoreResponse response;
         const grpc::Status status = stub->Score(&context, request, &response);
@@ -170,6 +171,7 @@ int Main(int argc, char** argv) {
   app.add_option("--size", flags.size)->check(CLI::PositiveNumber);
   app.add_option("--threads", flags.threads)->check(CLI::PositiveNumber);
   app.add_option("--rounds", flags.rounds)->check(CLI::PositiveNumber);
+  app.add_option("--call", flags.call)->check(CLI::PositiveNumber);
   CLI11_PARSE(app, argc, argv);
 
   config::v1::RewardServerProgram config;
@@ -199,7 +201,7 @@ int Main(int argc, char** argv) {
     const double start = CpuSeconds();
     bare.push_back(RunBare(images, flags.threads, &sizes));
     const double middle = CpuSeconds();
-    served.push_back(RunServed((*server)->address(), images, flags.threads, sizes));
+    served.push_back(RunServed((*server)->address(), images, flags, sizes));
     if (served.back() < 0) {
       fprintf(stderr, "a score differs from the bare loop's\n");
       return 1;
