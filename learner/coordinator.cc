@@ -20,6 +20,14 @@ LeaseTaskResponse NoTask() {
 
 // An actor asks again at once, so there is no use in longer waits.
 constexpr absl::Duration kLongestWait = absl::Minutes(1);
+// The first 500 bytes at most, cut between characters of UTF-8, as the wire wants it: each actor's
+// last error is kept.
+std::string Shortened(const std::string& text) {
+  size_t end = 500;
+  if (text.size() <= end) return text;
+  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;
+  return text.substr(0, end);
+}
 
 void Run(const std::vector<std::function<void()>>& answers) {
   for (const auto& answer : answers) answer();
@@ -49,8 +57,10 @@ absl::StatusOr<cluster::v1::RegisterResponse> Coordinator::Register(
         it = Lose(it, absl::StatusCode::kUnavailable, "the actor was started anew");
       }
       ReleaseWaiter(request.actor_id(), &answers);
-      actor = Actor();
+      // Its errors stay known: why the old incarnation ended is what one looks for.
       actor.incarnation = request.incarnation();
+      actor.policy_version = -1;
+      actor.told_end = false;
     }
     actor.last_seen = options_.clock->Now();
     response.set_policy_version(policy_version_);
@@ -166,6 +176,10 @@ void Coordinator::Requeue(const RolloutTask& task) {
 Coordinator::LeaseMap::iterator Coordinator::Lose(LeaseMap::iterator leased, absl::StatusCode code,
                                                   const std::string& why) {
   const std::string& task_id = leased->first;
+  Actor& actor = actors_[leased->second.actor_id];
+  ++actor.tasks_lost;
+  actor.last_error = Shortened(why);
+  actor.last_error_time = options_.clock->Now();
   const int attempts = ++attempts_[task_id];
   if (attempts >= options_.max_task_attempts && error_.ok()) {
     error_ = absl::Status(
@@ -329,6 +343,11 @@ std::vector<cluster::v1::ActorStatus> Coordinator::ActorStatuses() const {
     status.set_actor_id(id);
     status.set_policy_version(actor.policy_version);
     status.set_last_seen_seconds(absl::ToDoubleSeconds(now - actor.last_seen));
+    status.set_tasks_lost(actor.tasks_lost);
+    if (actor.tasks_lost > 0) {
+      status.set_last_error(actor.last_error);
+      status.set_last_error_age_seconds(absl::ToDoubleSeconds(now - actor.last_error_time));
+    }
     for (const auto& [task_id, leased] : leased_) {
       if (leased.actor_id == id) status.add_task_ids(task_id);
     }

@@ -104,6 +104,10 @@ class Coordinator {
     int64_t policy_version = -1;
     absl::Time last_seen;
     bool told_end = false;
+    int64_t tasks_lost = 0;
+    // Why the last of them came back.
+    std::string last_error;
+    absl::Time last_error_time;
   };
   struct LeasedTask {
     cluster::v1::RolloutTask task;

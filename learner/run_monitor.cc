@@ -87,6 +87,8 @@ cluster::v1::GetStatusResponse RunMonitor::Status() const {
   status.set_phase_total(progress.want);
   status.set_tasks_leased(coordinator_->leases());
   status.set_tasks_waiting(coordinator_->waiting_tasks());
+  status.set_leases_expired(coordinator_->expired_leases());
+  status.set_tasks_failed(coordinator_->failed_tasks());
   status.mutable_failures()->insert(failures_.begin(), failures_.end());
   const auto delivered = buffer_->delivered();
   for (cluster::v1::ActorStatus& actor : coordinator_->ActorStatuses()) {

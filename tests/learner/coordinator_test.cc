@@ -325,6 +325,36 @@ TEST_F(CoordinatorTest, TellsEveryActorThatTheRunHasEnded) {
   EXPECT_TRUE(coordinator_->AllActorsToldEnd());
 }
 
+TEST_F(CoordinatorTest, TellsOfEachActorWhatItLostLastAndWhy) {
+  coordinator_->Publish(0);
+  coordinator_->AddTasks({Task(0, 0, 0), Task(0, 1, 0)});
+  LeaseCall first;
+  Lease(&first, "actor-0");
+  Fail(first, "actor-0", "no reward came");
+  LeaseCall second;
+  Lease(&second, "actor-0");
+  clock_.Advance(absl::Seconds(5));
+  ASSERT_TRUE(Register("actor-0", 2).ok());
+  clock_.Advance(absl::Seconds(2));
+  const std::vector<cluster::v1::ActorStatus> statuses = coordinator_->ActorStatuses();
+  ASSERT_EQ(statuses.size(), 2);
+  EXPECT_EQ(statuses[0].tasks_lost(), 2);
+  EXPECT_EQ(statuses[0].last_error(), "the actor was started anew");
+  EXPECT_EQ(statuses[0].last_error_age_seconds(), 2);
+  EXPECT_EQ(statuses[1].tasks_lost(), 0);
+  EXPECT_THAT(statuses[1].last_error(), IsEmpty());
+}
+
+TEST_F(CoordinatorTest, CutsALongErrorBetweenCharacters) {
+  coordinator_->Publish(0);
+  coordinator_->AddTasks({Task(0, 0, 0)});
+  LeaseCall call;
+  Lease(&call, "actor-0");
+  const std::string start(499, 'x');
+  Fail(call, "actor-0", start + "ü and so on");
+  EXPECT_EQ(coordinator_->ActorStatuses()[0].last_error(), start);
+}
+
 TEST_F(CoordinatorTest, ForgetsActorsThatAreSilentForLong) {
   Pass(absl::Minutes(11));
   EXPECT_THAT(coordinator_->ActorStatuses(), IsEmpty());

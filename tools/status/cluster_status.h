@@ -14,7 +14,4 @@ absl::StatusOr<cluster::v1::GetStatusResponse> FetchClusterStatus(
     const std::string& address, const config::v1::TlsConfig& tls,
     std::chrono::milliseconds deadline);
 
-// A table for people.
-std::string ClusterStatusText(const cluster::v1::GetStatusResponse& status);
-
 }  // namespace ddpo

@@ -1,5 +1,3 @@
-#include <google/protobuf/util/json_util.h>
-
 #include <chrono>
 #include <iostream>
 #include <nlohmann/json.hpp>
@@ -14,6 +12,7 @@
 #include "tools/command.h"
 #include "tools/run/run_folder.h"
 #include "tools/status/cluster_status.h"
+#include "tools/status/status_output.h"
 
 namespace ddpo {
 namespace {
@@ -54,18 +53,11 @@ absl::Status ShowStatus(const StatusFlags& flags) {
   const auto answer = FetchClusterStatus(address, tls, kDeadline);
   if (!answer.ok()) return ExplainConnection(answer.status(), address, tls);
   const cluster::v1::GetStatusResponse& status = *answer;
-  if (!flags.json) {
+  if (flags.json) {
+    std::cout << ClusterStatusJson(status).dump(2) << "\n";
+  } else {
     std::cout << ClusterStatusText(status);
-    return absl::OkStatus();
   }
-  std::string json;
-  google::protobuf::util::JsonPrintOptions options;
-  options.add_whitespace = true;
-  options.always_print_primitive_fields = true;
-  options.preserve_proto_field_names = true;
-  const auto printed = google::protobuf::util::MessageToJsonString(status, &json, options);
-  if (!printed.ok()) return absl::InternalError(std::string(printed.message()));
-  std::cout << json;
   return absl::OkStatus();
 }
 
