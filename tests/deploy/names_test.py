@@ -273,9 +273,9 @@ def check_configurations():
         check_keys(yaml.safe_load(path.read_text()), "Config", messages, str(path.relative_to(DEPLOY)))
     # Keys that pages and manifests mention, as in `training.max_staleness`.
     sections = {key: kind for key, kind in messages["Config"].items() if kind in messages}
-    for path in [*ROOT.glob("docs/runbooks/*.md"), ROOT / "docs/metrics.md", ROOT / "docs/sizing.md",
+    for path in [*ROOT.glob("docs/runbooks/*.md"), *ROOT.glob("docs/*.md"),
                  *DEPLOY.rglob("*.yaml"), *DEPLOY.rglob("*.yml")]:
-        if path.name == "prometheus-rules.yaml" or not path.exists():
+        if path.name == "prometheus-rules.yaml":
             continue
         for section, key in re.findall(r"(?<![\w./-])(\w+)\.([a-z_]+)\b(?![./(])", path.read_text()):
             if section in sections and key not in ("yaml", "yml", "md", "proto", "cc", "json"):
