@@ -38,7 +38,11 @@ class PolicyReactor : public grpc::ServerWriteReactor<PolicyChunk> {
   }
 
   // Ends at once with an error.
-  explicit PolicyReactor(const absl::Status& error) { Finish(ToGrpcStatus(error)); }
+  explicit PolicyReactor(const absl::Status& error) {
+    absl::MutexLock lock(&mutex_);
+    // Not Finish alone: a call that is cancelled now must not be finished twice.
+    End(ToGrpcStatus(error));
+  }
 
   void OnWriteDone(bool ok) override {
     absl::MutexLock lock(&mutex_);
