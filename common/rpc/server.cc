@@ -27,6 +27,15 @@ void EnablePlugins() {
   });
 }
 
+// gRPC unfolds a compressed message before it looks at the limit: 1 MB can become a gigabyte. So
+// compressed messages are refused, with UNIMPLEMENTED; what is large here, images and latents,
+// would hardly get smaller.
+void RefuseCompression(grpc::ServerBuilder* builder) {
+  for (const auto algorithm : {GRPC_COMPRESS_DEFLATE, GRPC_COMPRESS_GZIP}) {
+    builder->SetCompressionAlgorithmSupportStatus(algorithm, false);
+  }
+}
+
 // Tells the names of the services that a builder registers, as reflection does.
 class ServiceNames : public grpc::ServerBuilderPlugin {
  public:
@@ -70,6 +79,7 @@ absl::StatusOr<std::unique_ptr<RpcServer>> RpcServer::Start(
   builder.AddListeningPort(options.listen, credentials, &port);
   builder.SetMaxReceiveMessageSize(options.max_message_bytes);
   builder.SetMaxSendMessageSize(options.max_message_bytes);
+  RefuseCompression(&builder);
   // Two servers on one port would share its calls in silence.
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   // As in CreateChannel, whose pings, every 20 s, must not be taken for an attack.
@@ -102,6 +112,7 @@ absl::Status RpcServer::StartHealthServer(const RpcServerOptions& options) {
                         CreateServerCredentials({}, "", listen, options.allow_plain_text_anywhere));
   grpc::ServerBuilder builder;
   builder.AddListeningPort(options.health_listen, plain_text, &listen.port);
+  RefuseCompression(&builder);
   builder.AddChannelArgument(GRPC_ARG_ALLOW_REUSEPORT, 0);
   health_server_ = builder.BuildAndStart();
   if (health_server_ == nullptr || listen.port == 0) {

@@ -21,6 +21,7 @@ struct RpcServerOptions {
   // Plain text, which is spoken where `tls` has no certificate, is spoken on loopback only, unless
   // this asks for it.
   bool allow_plain_text_anywhere = false;
+  // Compressed messages, whose size is not known before they are unfolded, are refused.
   int max_message_bytes = kMaxMessageBytes;
   // Gets the address once the server listens: HOST:PORT and a newline, written atomically. Empty
   // for none.

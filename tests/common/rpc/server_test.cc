@@ -204,6 +204,21 @@ TEST_F(ServerTest, RefusesAMessageBeyondTheLimit) {
   EXPECT_EQ(FailTask(std::string(11000, 'x')).code(), absl::StatusCode::kResourceExhausted);
 }
 
+TEST_F(ServerTest, RefusesACompressedMessageThatWouldUnfoldBeyondTheLimit) {
+  StartServer({.max_message_bytes = 10000});
+  for (const size_t bytes : {size_t{100}, size_t{1} << 20}) {
+    grpc::ClientContext context;
+    SetDeadline(&context);
+    context.set_compression_algorithm(GRPC_COMPRESS_GZIP);
+    FailTaskRequest request;
+    request.set_message(std::string(bytes, 'x'));
+    FailTaskResponse response;
+    const grpc::Status status = stub_->FailTask(&context, request, &response);
+    EXPECT_EQ(status.error_code(), grpc::StatusCode::UNIMPLEMENTED) << status.error_message();
+    EXPECT_THAT(status.error_message(), HasSubstr("gzip"));
+  }
+}
+
 TEST_F(ServerTest, DrainLetsCallsUnderWayEnd) {
   StartServer();
   std::jthread caller([&] { EXPECT_TRUE(GetStatus().ok()); });
