@@ -104,6 +104,8 @@ absl::StatusOr<Entry> ParseEntry(const std::string& source, const std::string& n
   if (known == std::end(kDtypes)) return damaged(absl::StrCat("unknown dtype ", dtype));
   entry.dtype = known->type;
   uint64_t bytes = c10::elementSize(entry.dtype);
+  // What the sizes but those that are 0 come to: LibTorch counts an empty tensor's strides too.
+  uint64_t extent = bytes;
   for (const Json& size : json["shape"]) {
     if (!size.is_number_unsigned()) return damaged("a size is not a natural number");
     const uint64_t value = size;
@@ -111,6 +113,9 @@ absl::StatusOr<Entry> ParseEntry(const std::string& source, const std::string& n
     if (value != 0 && bytes > data_bytes / value)
       return damaged("the shape needs more bytes than the file has");
     bytes *= value;
+    if (value != 0 && extent > std::numeric_limits<int64_t>::max() / value)
+      return damaged("the shape's sizes are too large");
+    extent *= std::max<uint64_t>(value, 1);
     entry.shape.push_back(static_cast<int64_t>(value));
   }
   for (const Json& offset : json["data_offsets"]) {

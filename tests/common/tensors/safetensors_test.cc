@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <string>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
@@ -70,6 +71,12 @@ TEST(SafetensorsTest, NamesWhatIsDamaged) {
       ErrorOf(
           File(R"({"x":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}})", 4)),
       HasSubstr("the shape needs more bytes than the file has"));
+  for (const char* shape : {"[0,18446744073709551615]", "[4611686018427387904,0,4]"}) {
+    EXPECT_THAT(
+        ErrorOf(File(
+            absl::StrCat(R"({"x":{"dtype":"U8","data_offsets":[0,0],"shape":)", shape, "}}"), 0)),
+        HasSubstr("tensor x: the shape"));
+  }
   EXPECT_THAT(ErrorOf(File(R"({"x":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},)"
                            R"("y":{"dtype":"F32","shape":[1],"data_offsets":[2,6]}})",
                            6)),
