@@ -65,13 +65,19 @@ class RewardServerTest : public ::testing::Test {
     return *CreateChannel(server_->address(), {.tls = tls, .token_file = token_file});
   }
 
-  static grpc::Status Score(const std::shared_ptr<grpc::Channel>& channel) {
-    reward::v1::ScoreRequest request;
-    request.set_scorer("width");
-    reward::v1::RawImage* raw = request.add_items()->mutable_image()->mutable_raw();
+  static reward::v1::ScoreItem OnePixel() {
+    reward::v1::ScoreItem item;
+    reward::v1::RawImage* raw = item.mutable_image()->mutable_raw();
     raw->set_width(1);
     raw->set_height(1);
     raw->set_rgb("rgb");
+    return item;
+  }
+
+  static grpc::Status Score(const std::shared_ptr<grpc::Channel>& channel) {
+    reward::v1::ScoreRequest request;
+    request.set_scorer("width");
+    *request.add_items() = OnePixel();
     grpc::ClientContext context;
     context.set_deadline(std::chrono::system_clock::now() + std::chrono::seconds(60));
     reward::v1::ScoreResponse response;
@@ -140,6 +146,39 @@ TEST_F(RewardServerTest, DrainSaysNotServingFirstAndAnswersWhatWasAccepted) {
   late.join();
   accepted.join();
   drain.join();
+}
+
+TEST_F(RewardServerTest, AJobOutlivesADrainAndWhoWaitsForItIsTold) {
+  Start();
+  control_.Close();
+  auto jobs = reward::v1::RewardJobs::NewStub(Connect());
+  reward::v1::SubmitJobRequest request;
+  request.set_request_id("r1");
+  request.set_scorer("width");
+  *request.add_items() = OnePixel();
+  reward::v1::Job job;
+  grpc::ClientContext submit_context;
+  auto writer = jobs->SubmitJob(&submit_context, &job);
+  writer->WriteLast(request, {});
+  ASSERT_TRUE(writer->Finish().ok());
+  control_.AwaitCalls(1);
+  reward::v1::WaitJobRequest wait;
+  wait.set_name(job.name());
+  std::thread waiter([&] {
+    grpc::ClientContext context;
+    reward::v1::Job answer;
+    EXPECT_EQ(jobs->WaitJob(&context, wait, &answer).error_code(), grpc::StatusCode::UNAVAILABLE);
+  });
+  std::thread drain([&] { server_->Drain(absl::Minutes(1)); });
+  waiter.join();
+  control_.Open();
+  drain.join();
+  server_.reset();
+  Start();
+  grpc::ClientContext context;
+  jobs = reward::v1::RewardJobs::NewStub(Connect());
+  ASSERT_TRUE(jobs->WaitJob(&context, wait, &job).ok());
+  EXPECT_EQ(job.state(), reward::v1::JOB_STATE_SUCCEEDED);
 }
 
 TEST_F(RewardServerTest, AWrongTokenOpensNothing) {
