@@ -28,6 +28,10 @@ void ScorerRegistry::Decorate(
 absl::StatusOr<std::unique_ptr<Scorer>> ScorerRegistry::Make(const std::string& name) const {
   auto it = factories_.find(name);
   if (it == factories_.end()) {
+    if (const auto missing = missing_.find(name); missing != missing_.end()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("scorer '", name, "' needs ", missing->second));
+    }
     return absl::NotFoundError(absl::StrCat("unknown scorer '", name, "'; this program knows ",
                                             absl::StrJoin(Names(), ", ")));
   }

@@ -74,10 +74,14 @@ class ScorerRegistry {
   // A name that is taken is ALREADY_EXISTS.
   absl::Status Register(const std::string& name, Factory factory);
 
+  // Says why a scorer of this name cannot be made: INVALID_ARGUMENT with `reason` instead of
+  // NOT_FOUND.
+  void Explain(const std::string& name, const std::string& reason) { missing_[name] = reason; }
+
   // Every scorer, of those registered so far, comes out of `decorate`.
   void Decorate(std::function<std::unique_ptr<Scorer>(std::unique_ptr<Scorer>)> decorate);
 
-  // NOT_FOUND lists the known names; or the factory's own error.
+  // NOT_FOUND lists the known names; or why there is none of this name, or the factory's own error.
   absl::StatusOr<std::unique_ptr<Scorer>> Make(const std::string& name) const;
 
   // In alphabetical order.
@@ -85,6 +89,7 @@ class ScorerRegistry {
 
  private:
   std::map<std::string, Factory> factories_;
+  std::map<std::string, std::string> missing_;
 };
 
 }  // namespace ddpo

@@ -4,6 +4,7 @@
 #include <memory>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/nn/bert_score.h"
@@ -21,7 +22,10 @@ namespace ddpo {
 namespace {
 
 absl::Status RegisterAesthetic(const config::v1::ScoringConfig& config, ScorerRegistry* registry) {
-  if (config.aesthetic().clip().empty()) return absl::OkStatus();
+  if (config.aesthetic().clip().empty()) {
+    registry->Explain("aesthetic", "scoring.aesthetic.clip");
+    return absl::OkStatus();
+  }
   const AestheticOptions options{.clip = config.aesthetic().clip(),
                                  .head = config.aesthetic().head(),
                                  .dtype = config.dtype(),
@@ -82,7 +86,12 @@ absl::StatusOr<std::unique_ptr<BertScorer>> LoadBertScorer(
 absl::Status RegisterJudged(const config::v1::ScoringConfig& config, ScorerRegistry* registry) {
   const bool has_llava = !config.judge().llava().empty();
   const bool has_endpoint = !config.judge().endpoint().base_url().empty();
-  if (!has_llava && !has_endpoint) return absl::OkStatus();
+  constexpr char kJudge[] = "scoring.judge.llava or scoring.judge.endpoint.base_url";
+  if (!has_llava && !has_endpoint) {
+    registry->Explain("counting", kJudge);
+    registry->Explain("alignment", absl::StrCat(kJudge, ", and scoring.bert_score.encoder"));
+    return absl::OkStatus();
+  }
   if (has_llava && has_endpoint) {
     return absl::InvalidArgumentError(
         "scoring: judge.llava and judge.endpoint.base_url are both set, expected one of them");
@@ -96,7 +105,10 @@ absl::Status RegisterJudged(const config::v1::ScoringConfig& config, ScorerRegis
         DDPO_ASSIGN_OR_RETURN(std::shared_ptr<ImageJudge> asked, judge->Get());
         return MakeCountingScorer(std::move(asked), max_new_tokens);
       }));
-  if (config.bert_score().encoder().empty()) return absl::OkStatus();
+  if (config.bert_score().encoder().empty()) {
+    registry->Explain("alignment", "scoring.bert_score.encoder");
+    return absl::OkStatus();
+  }
   const AlignmentOptions options{.question = config.judge().question(),
                                  .max_new_tokens = max_new_tokens,
                                  .value = config.bert_score().value(),

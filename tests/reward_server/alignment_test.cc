@@ -5,9 +5,12 @@
 
 #include <memory>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/strings/ascii.h"
+#include "common/nn/llava.h"
 #include "reward_server/scorers/builtin.h"
 #include "tests/reward_server/table_judge.h"
 #include "tests/testing/paths.h"
@@ -177,6 +180,42 @@ TEST_F(AlignmentConfigTest, IsThereWhereAJudgeAndAnEncoderAre) {
   config_.mutable_bert_score()->clear_encoder();
   EXPECT_THAT(BuiltinScorers(config_)->Names(),
               AllOf(Contains("counting"), Not(Contains("alignment"))));
+}
+
+TEST_F(AlignmentConfigTest, SaysWhichKeyAScorerNeeds) {
+  const auto need = [](const config::v1::ScoringConfig& config, const std::string& name) {
+    const absl::Status status = BuiltinScorers(config)->Make(name).status();
+    EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument) << name;
+    return std::string(status.message());
+  };
+  EXPECT_THAT(need({}, "aesthetic"), HasSubstr("scoring.aesthetic.clip"));
+  EXPECT_THAT(need({}, "counting"), HasSubstr("scoring.judge.llava"));
+  EXPECT_THAT(need({}, "alignment"),
+              AllOf(HasSubstr("scoring.judge.llava"), HasSubstr("scoring.bert_score.encoder")));
+  config_.mutable_bert_score()->clear_encoder();
+  EXPECT_THAT(need(config_, "alignment"), HasSubstr("needs scoring.bert_score.encoder"));
+}
+
+TEST_F(AlignmentConfigTest, ScoresWithALlavaInTheProcessThatScorersShare) {
+  config_.mutable_judge()->clear_endpoint();
+  config_.mutable_judge()->set_llava("tests/goldens/llava/tied");
+  config_.mutable_judge()->set_max_new_tokens(5);
+  const auto registry = BuiltinScorers(config_);
+  ASSERT_TRUE(registry.ok()) << registry.status();
+  const auto alignment = registry->Make("alignment").value();
+  const auto counting = registry->Make("counting").value();
+  ScoringInput input = Prompt("two cats");
+  input.image = Image{9, 7, std::vector<uint8_t>(9 * 7 * 3, 200)};
+  const auto llava = Llava::Load(SourcePath("tests/goldens/llava/tied"), {}).value();
+  // Each has a thread of its own.
+  absl::StatusOr<ScoreValue> counted;
+  std::thread other([&] { counted = counting->ScoreBatch({input})[0]; });
+  const absl::StatusOr<ScoreValue> aligned = alignment->ScoreBatch({input})[0];
+  other.join();
+  ASSERT_TRUE(counted.ok()) << counted.status();
+  ASSERT_TRUE(aligned.ok()) << aligned.status();
+  EXPECT_EQ(aligned->text, absl::StripAsciiWhitespace(
+                               llava->Answer({{&input.image, kQuestion, 5}})[0].value().text));
 }
 
 TEST_F(AlignmentConfigTest, RefusesTwoJudges) {

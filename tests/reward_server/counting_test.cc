@@ -1,12 +1,16 @@
 #include "reward_server/scorers/counting.h"
 
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "absl/strings/str_split.h"
+#include "common/base/files.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/reward_server/table_judge.h"
+#include "tests/testing/paths.h"
 
 namespace ddpo {
 namespace {
@@ -40,6 +44,30 @@ TEST(CountingPromptTest, ReadsNumbersAndIrregularPlurals) {
   EXPECT_EQ(ParseCountingPrompt("two mice")->singular, "mouse");
   EXPECT_EQ(ParseCountingPrompt("three sheep")->singular, "sheep");
   EXPECT_EQ(ParseCountingPrompt("4 cats")->count_word, "four");
+}
+
+// The lines of a prompt list that are prompts.
+std::vector<std::string> PromptsIn(const std::string& list) {
+  std::vector<std::string> prompts;
+  const std::string text = ReadFile(testing::SourcePath("assets/prompts/" + list)).value();
+  for (const absl::string_view line : absl::StrSplit(text, '\n', absl::SkipEmpty())) {
+    if (line[0] != '#') prompts.emplace_back(line);
+  }
+  return prompts;
+}
+
+TEST(CountingPromptTest, KnowsTheSingularOfEveryAnimalThatIsCounted) {
+  std::set<std::string> animals;
+  for (const std::string& prompt : PromptsIn("animals.txt")) {
+    animals.insert(prompt.substr(prompt.find(' ') + 1));
+  }
+  const std::vector<std::string> prompts = PromptsIn("counting.txt");
+  EXPECT_EQ(prompts.size(), 7 * animals.size());
+  for (const std::string& prompt : prompts) {
+    const auto parsed = ParseCountingPrompt(prompt);
+    ASSERT_TRUE(parsed.ok()) << parsed.status();
+    EXPECT_TRUE(animals.contains(parsed->singular)) << prompt << ": " << parsed->singular;
+  }
 }
 
 TEST(CountingPromptTest, RefusesPromptsWithoutANumber) {
