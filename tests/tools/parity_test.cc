@@ -59,6 +59,32 @@ INSTANTIATE_TEST_SUITE_P(
                       "pipelines/tiny_fixtures/rwr_step_dense.safetensors",
                       "pipelines/tiny_fixtures/rwr_step_sparse.safetensors"));
 
+struct TransformersCase {
+  std::string model;
+  std::string fixture;
+};
+void PrintTo(const TransformersCase& test, std::ostream* os) { *os << test.fixture; }
+
+class ParityOfTransformersFolder : public ::testing::TestWithParam<TransformersCase> {};
+
+TEST_P(ParityOfTransformersFolder, AgreesWithPython) {
+  const CommandResult result =
+      RunDdpo({"parity", "--model", SourcePath("tests/goldens/" + GetParam().model), "--fixture",
+               SourcePath("tests/goldens/" + GetParam().fixture), "--atol", "1e-5", "--rtol", "0"});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+}
+
+INSTANTIATE_TEST_SUITE_P(
+    Kinds, ParityOfTransformersFolder,
+    ::testing::Values(TransformersCase{"bert/bert", "bert/bert_tokenize.safetensors"},
+                      TransformersCase{"bert/roberta", "bert/roberta_bertscore.safetensors"},
+                      TransformersCase{"bert/deberta",
+                                       "bert/deberta_bertscore_rescaled.safetensors"},
+                      TransformersCase{"llava/tied", "llava/tied_tokenize.safetensors"},
+                      TransformersCase{"llava/tied", "llava/tied_llava.safetensors"},
+                      TransformersCase{"clip_vision/both_towers",
+                                       "clip_vision/both_towers_clip_image_83x41.safetensors"}));
+
 // A copy in `dir` of the fixture, with one number of one expected tensor changed by `delta`.
 std::string Damaged(const TempDir& dir, const std::string& name, const std::string& tensor,
                     double delta) {

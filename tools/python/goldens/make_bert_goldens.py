@@ -55,6 +55,8 @@ def write_encoder(name: str) -> None:
     tokens = [{"text": text, "input_ids": sent_encode(tokenizer, text)} for text in TEXTS + SENTENCES + SPELT_OUT]
     (GOLDENS / f"{name}_tokens.json").write_text(json.dumps(tokens, ensure_ascii=True, separators=(",", ":")) + "\n")
     wanted = {f"bertscore_layer_{len(hidden) - 1}", "bertscore_rescaled"}
+    if name == "bert":
+        wanted.add("tokenize")
     for fixture in bert_fixtures(folder):
         if fixture.name in wanted:
             fixture.name = f"{name}_{fixture.name.replace(f'_layer_{len(hidden) - 1}', '')}"

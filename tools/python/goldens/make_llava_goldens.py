@@ -5,7 +5,7 @@
 Under tests/goldens/llava:
     SHAPE/                   a tiny random model (make_random_llavas.py)
     SHAPE_llama.safetensors  in.input_ids, in.is_token, rows filled up on the left; out.last_hidden_state, out.logits
-    SHAPE_llava.safetensors  a fixture of `ddpo parity`
+    SHAPE_KIND.safetensors   fixtures of `ddpo parity`
     tokenizers/NAME/         a tokenizer.json or a tokenizer.model, with what save_pretrained writes beside it
     tokenizers/NAME.json     {encoded: [{text, input_ids, bare}], decoded: [{input_ids, text}]}: `bare` without special
                              tokens around the text, `decoded` without special tokens in it
@@ -128,8 +128,8 @@ def write_model(name: str) -> None:
     path = GOLDENS / f"{name}_llama.safetensors"
     write_fixture(path, "llama", {}, {"input_ids": ids, "is_token": is_token}, outputs)
     for fixture in llava_fixtures(folder):
-        if fixture.name == "llava_48x48":
-            fixture.name = f"{name}_llava"
+        if fixture.name == "llava_48x48" or (fixture.kind == "tokenize" and name == "tied"):
+            fixture.name = f"{name}_{fixture.kind}"
             fixture.write(GOLDENS)
 
 

@@ -19,7 +19,7 @@ import sys
 from pathlib import Path
 
 import torch
-from tokenizers import AddedToken, ByteLevelBPETokenizer, Tokenizer, models, normalizers, pre_tokenizers, trainers
+from tokenizers import AddedToken, ByteLevelBPETokenizer, normalizers
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
@@ -123,13 +123,13 @@ SHAPES = {
 
 
 def word_piece(folder: Path, *, lower_case: bool, **options) -> PreTrainedTokenizer:
-    tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lower_case)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
-    trainer = trainers.WordPieceTrainer(vocab_size=300, special_tokens=BERT_SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
-    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token, _ in vocabulary))
+    """Its vocabulary: letters, most words and some of their ends. (A trainer's depends on the order of a hash map.)"""
+    normalizer = normalizers.BertNormalizer(lowercase=lower_case)
+    words = {word for line in CORPUS for word in re.findall(r"\w+|[^\w\s]", normalizer.normalize_str(line))}
+    letters = {letter for word in words for letter in word}
+    ends = {f"##{word[-size:]}" for word in words for size in (2, 3) if len(word) > size}
+    tokens = sorted(letters | {f"##{letter}" for letter in letters} | ends | set(sorted(words)[::2]))
+    (folder / "vocab.txt").write_text("".join(f"{token}\n" for token in BERT_SPECIAL + tokens))
     return BertTokenizer(
         str(folder / "vocab.txt"), do_lower_case=lower_case, model_max_length=MAX_LENGTH, **options
     )
