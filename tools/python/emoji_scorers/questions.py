@@ -5,6 +5,7 @@ from emoji_sd.prompts import ANIMALS, COUNT_WORDS, animal_prompt, plural
 DESCRIBE = "Answer concisely: what is going on in this image?"
 WHICH_ANIMAL = "What animal is in this image?"
 COUNT_NAMES = {0: "zero", 1: "one", **COUNT_WORDS}
+ASKED = ("describe", "animal", "count", "absent")
 TEMPLATE = "USER: <image>\n{question} ASSISTANT:"
 
 
@@ -13,7 +14,7 @@ def how_many(animal):
 
 
 def question_and_answer(scene, asked, other_animal):
-    """`asked`: describe, animal, count or absent (the number of another animal, which is zero)."""
+    """`asked`: one of ASKED; absent is the number of another animal, which is zero."""
     if asked == "describe":
         return DESCRIBE, scene.prompt
     if asked == "animal":

@@ -1,5 +1,5 @@
-"""The image tower that the captioner and the small CLIP begin from, and its first training: to name
-the animal, the activity and the count by three linear heads."""
+"""The image tower that the small CLIP begins from, and the captioner after it, and its first training:
+to name the animal, the activity and the count by three linear heads."""
 
 import argparse
 import time
@@ -52,12 +52,18 @@ def make_heads():
 
 
 def features(tower, pixels):
-    """The patches' hidden states at the last but one layer, (B, 64, WIDTH)."""
-    return tower(pixels, output_hidden_states=True).hidden_states[-2][:, 1:]
+    """The patches' hidden states at the last but one layer, (B, 64, WIDTH), without computing the
+    last one."""
+    vision = tower.vision_model
+    hidden = vision.pre_layrnorm(vision.embeddings(pixels))
+    for layer in vision.encoder.layers[:-1]:
+        hidden = layer(hidden, None, None)[0]
+    return hidden[:, 1:]
 
 
-def loss_of(tower, heads, pixels, labels):
-    pooled = features(tower, pixels).mean(1)
+def heads_loss(heads, patches, labels):
+    """`patches`: `features` of the pictures with these labels."""
+    pooled = patches.mean(1)
     losses = [
         F.cross_entropy(head(pooled).float(), labels[:, column])
         for column, head in enumerate(heads.values())
@@ -98,7 +104,7 @@ def train(args):
         index = torch.randint(len(pool["pictures"]), (args.batch,))
         pixels = to_pixels(augment(pool["pictures"][index]))
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            loss = loss_of(tower, heads, pixels, pool["labels"][index])
+            loss = heads_loss(heads, features(tower, pixels), pool["labels"][index])
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
