@@ -70,10 +70,12 @@ def main():
         share([s.animal in t.split() for s, t in zip(scenes, said, strict=True)]),
     )
     said = replies(model, processor, pictures, [how_many(scene.animal) for scene in scenes])
+    hits = [COUNT_NAMES[scene.count] == text for scene, text in zip(scenes, said, strict=True)]
+    print("asked for the count:", share(hits))
     right = {}
-    for scene, text in zip(scenes, said, strict=True):
+    for scene, hit in zip(scenes, hits, strict=True):
         if not scene.activity:
-            right.setdefault(scene.count, []).append(COUNT_NAMES[scene.count] == text)
+            right.setdefault(scene.count, []).append(hit)
     for count in sorted(right):
         print(f"asked for the count, {count} there:", share(right[count]))
     print(f"mean over the counts: {100 * mean(map(mean, right.values())):.1f} %")

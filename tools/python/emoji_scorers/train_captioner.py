@@ -144,13 +144,9 @@ def train(args):
         rate = learning_rate(seconds / budget, args.learning_rate)
         for group, factor in zip(optimizer.param_groups, rates.values(), strict=True):
             group["lr"] = rate * factor
-        # Counting is the hardest: half of the scenes and more are counted ones.
-        index = torch.cat(
-            [
-                torch.randint(len(pool["pictures"]), (args.batch // 2,)),
-                counted[torch.randint(len(counted), (args.batch - args.batch // 2,))],
-            ]
-        )
+        any_scene = torch.randint(len(pool["pictures"]), (args.batch,))
+        counted_scene = counted[torch.randint(len(counted), (args.batch,))]
+        index = torch.where(torch.rand(args.batch) < args.counted, counted_scene, any_scene)
         labels = pool["labels"][index]
         pixels = to_pixels(augment(pool["pictures"][index]))
         ids, wanted = layout.batch(labels, rng)
@@ -180,6 +176,10 @@ def main():
     parser.add_argument("--clip", default="../../assets/models/emoji-clip")
     parser.add_argument("--minutes", type=float, default=45, help="in all, earlier runs included")
     parser.add_argument("--batch", type=int, default=64, help="pictures, each with all questions")
+    parser.add_argument(
+        "--counted", type=float, default=0.5,
+        help="share of pictures that are taken from the counted ones, which are the hardest",
+    )  # fmt: skip
     parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--tower-rate", type=float, default=0.4, help="times the learning rate")
     parser.add_argument("--heads-weight", type=float, default=0.2, help="of the tower's own loss")

@@ -39,8 +39,9 @@ def to_pixels(pictures):
 
 
 def augment(pictures):
-    """Noise and a change of brightness, differing by picture; both often none."""
+    """Half of them mirrored; noise and a change of brightness, differing by picture, often none."""
     count = len(pictures)
+    pictures = torch.where(torch.rand(count, 1, 1, 1) < 0.5, pictures, pictures.flip(2))
     noise = torch.rand(count, 1, 1, 1) * 12 * (torch.rand(count, 1, 1, 1) < 0.5)
     gain = 1 + 0.15 * (torch.rand(count, 1, 1, 3) - 0.5)
     changed = pictures.float() * gain + noise * torch.randn(pictures.shape)

@@ -41,11 +41,13 @@ def draw_sheet(pictures, names, columns):
     rows = -(-len(names) // columns)
     side = pictures.shape[1] * ZOOM
     label_height = LINE_HEIGHT * max(len(name.splitlines()) for name in names) + 1
-    cell_width, cell_height = side + MARGIN, side + label_height + MARGIN
+    font = ImageFont.load_default(12)
+    widest = max(font.getlength(line) for name in names for line in name.splitlines())
+    cell_width, cell_height = max(side, int(widest)) + MARGIN, side + label_height + MARGIN
     sheet = Image.new("RGB", (columns * cell_width + MARGIN, rows * cell_height + MARGIN), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(12)
+    draw = ImageDraw.Draw(sheet)
     for i, (picture, name) in enumerate(zip(pictures, names, strict=True)):
-        left = MARGIN + i % columns * cell_width
+        left = MARGIN + i % columns * cell_width + (cell_width - MARGIN - side) // 2
         top = MARGIN + i // columns * cell_height
         enlarged = Image.fromarray(picture).resize((side, side), Image.Resampling.NEAREST)
         sheet.paste(enlarged, (left, top))
