@@ -7,6 +7,7 @@ written: steps by the formulas of the reference, and images by the pipeline's ow
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
 
@@ -27,7 +28,7 @@ def read_lora(path: Path) -> tuple[dict[str, torch.Tensor], float]:
     """The tensors, and alpha as the file's metadata has it."""
     with safe_open(path, "pt") as file:
         tensors = {key: file.get_tensor(key) for key in file.keys()}
-        return tensors, float(file.metadata()["lora_alpha"])
+        return tensors, json.loads(file.metadata()["lora_adapter_metadata"])["unet.lora_alpha"]
 
 
 def make_fixtures(run: Path) -> list[Fixture]:
