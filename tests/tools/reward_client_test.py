@@ -4,12 +4,17 @@ and pages through its results, against a real ddpo-reward-server.
 
     reward_client_test.py BIN_DIR
 """
+import contextlib
+import io
 import pathlib
+import re
 import struct
 import subprocess
 import sys
 import tempfile
+import types
 import unittest
+from unittest import mock
 import zlib
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -17,7 +22,9 @@ sys.path.insert(0, str(ROOT / "tools/python/examples"))
 
 try:
     import grpc
+    import reflected_services
     import reward_client
+    from google.protobuf import message_factory
 except ImportError as error:
     sys.exit(f"{sys.executable}: {error}; tools/build installs python3-grpcio and python3-protobuf")
 
@@ -131,6 +138,28 @@ class ReflectionClientTest(unittest.TestCase):
             lines = [line.split("\t") for line in output.splitlines()]
             self.assertEqual([line[1] for line in lines], [str(file) for file in files])
             self.assertTrue(all(float(line[0]) > 0 for line in lines))
+
+
+    def test_the_documented_lines_score_an_image(self):
+        """The ten lines of docs/reward-service.md, with our own reflection in place of the package
+        grpcio-reflection, which distributions don't have, and of what their protobuf lacks."""
+        documented = (ROOT / "docs/reward-service.md").read_text()
+        code = re.search(r"```python\n(.*?)```", documented, re.DOTALL).group(1)
+        self.assertLessEqual(len([line for line in code.splitlines() if line]), 12)
+        picture = pathlib.Path(self.folder.name, "picture.png")
+        picture.write_bytes(item(3)["image"]["encoded"])
+        code = code.replace("127.0.0.1:50061", self.address).replace("picture.png", str(picture))
+        name = "grpc_reflection.v1alpha.proto_reflection_descriptor_database"
+        database = types.SimpleNamespace(ProtoReflectionDescriptorDatabase=reflected_services.Reflection)
+        parents = {"grpc_reflection": mock.MagicMock(), "grpc_reflection.v1alpha": mock.MagicMock()}
+        output = io.StringIO()
+        with mock.patch.dict(sys.modules, {**parents, name: database}), \
+                mock.patch.object(message_factory, "GetMessageClass",
+                                  reflected_services.message_class, create=True), \
+                contextlib.redirect_stdout(output):
+            exec(code, {})
+        self.assertIn('item_id: "a"', output.getvalue())
+        self.assertRegex(output.getvalue(), r"value: -\d")
 
 
 if __name__ == "__main__":

@@ -12,11 +12,11 @@ from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 PACKAGE = "grpc.reflection.v1alpha"
 
 
-def message_class(descriptor):
-    """The class of a message type, in old and new versions of protobuf."""
-    if hasattr(message_factory, "GetMessageClass"):
-        return message_factory.GetMessageClass(descriptor)
-    return message_factory.MessageFactory(descriptor.file.pool).GetPrototype(descriptor)
+# The class of a message type.
+message_class = getattr(message_factory, "GetMessageClass", None)
+if message_class is None:  # protobuf before 4.22
+    def message_class(descriptor):
+        return message_factory.MessageFactory(descriptor.file.pool).GetPrototype(descriptor)
 
 
 def reflection_messages():
