@@ -54,12 +54,26 @@ absl::StatusOr<KeyLayout> FindKeyLayout(const std::string& dir, const WeightLoad
   return keys;
 }
 
+// What transformers would change the next token's probabilities by, also in greedy decoding.
+absl::Status RequirePlainLogits(const JsonConfig& generation) {
+  DDPO_RETURN_IF_ERROR(generation.Require("repetition_penalty", {"1.0"}));
+  for (const char* key : {"no_repeat_ngram_size", "min_length", "min_new_tokens"}) {
+    DDPO_RETURN_IF_ERROR(generation.Require(key, {"0"}));
+  }
+  for (const char* key : {"bad_words_ids", "suppress_tokens", "begin_suppress_tokens",
+                          "sequence_bias", "forced_bos_token_id", "forced_eos_token_id"}) {
+    DDPO_RETURN_IF_ERROR(generation.Require(key, {}));
+  }
+  return absl::OkStatus();
+}
+
 // The first of the files that says which tokens end a reply; 2, LlamaConfig's default, if none
 // does.
 absl::StatusOr<std::set<int64_t>> ReadEndTokens(const std::string& dir, const JsonConfig& config,
                                                 const JsonConfig& text_config) {
   DDPO_ASSIGN_OR_RETURN(const JsonConfig generation,
                         JsonConfig::ReadIfThere(JoinPath(dir, kGenerationFile)));
+  DDPO_RETURN_IF_ERROR(RequirePlainLogits(generation));
   for (const JsonConfig* source : {&generation, &config, &text_config}) {
     if (!source->Has("eos_token_id")) continue;
     const Json& value = source->json()["eos_token_id"];

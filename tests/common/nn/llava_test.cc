@@ -250,6 +250,18 @@ TEST(LlavaTest, TakesTheEndTokensOfTheGenerationConfigFirst) {
   EXPECT_THAT(Refusal(dir), AllOf(HasSubstr(dir / "generation_config.json"), HasSubstr("end")));
 }
 
+TEST(LlavaTest, RefusesToLeaveOutWhatTheGenerationConfigAsksOfTheLogits) {
+  const BadKey bad_keys[] = {{"repetition_penalty", 1.2, "1.0"},
+                             {"no_repeat_ngram_size", 3, "0"},
+                             {"suppress_tokens", {7}, "null"}};
+  for (const BadKey& bad : bad_keys) {
+    const CopiedFolder dir(ModelDir("tied"));
+    dir.SetJson("generation_config.json", bad.key, bad.value);
+    EXPECT_THAT(Refusal(dir), AllOf(HasSubstr(dir / "generation_config.json"), HasSubstr(bad.key),
+                                    HasSubstr(bad.expected)));
+  }
+}
+
 TEST(LlavaTest, HasAnotherDigestForOtherWeightsTemplatesAndPixels) {
   const CopiedFolder dir(ModelDir("tied"));
   const std::string digest = Load(dir.path())->digest();
