@@ -13,6 +13,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "common/config/yaml_reader.h"
+#include "common/nn/compute_threads.h"
 #include "common/rpc/security_flags.h"
 #include "ddpo/config/v1/reward_server.pb.h"
 #include "reward_server/scorers/builtin.h"
@@ -39,9 +40,10 @@ struct Flags {
 void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--config", flags->config_file,
                   "YAML file; its keys are those of proto/ddpo/config/v1/reward_server.proto");
-  app->add_option("--run-config", flags->run_config,
-                  "a run's configuration: takes its reward_server, scoring and security "
-                  "sections, and its reward as the scorer where none is named");
+  app->add_option(
+      "--run-config", flags->run_config,
+      "a run's configuration: takes its reward_server, scoring and security "
+      "sections, cluster.threads_per_process, and its reward as the scorer where none is named");
   app->add_option("--set", flags->overrides, "KEY=VALUE, as in limits.max_batch_size=16");
   app->add_option("--listen", flags->listen, "HOST:PORT of the gRPC server; port 0 takes any");
   app->add_option("--scorers", flags->scorers, "names of the scorers, separated by commas");
@@ -74,6 +76,7 @@ absl::StatusOr<config::v1::RewardServerProgram> ReadConfig(const Flags& flags) {
     DDPO_ASSIGN_OR_RETURN(const config::v1::Config run, LoadConfig(flags.run_config));
     *config.mutable_limits() = run.reward_server();
     *config.mutable_scoring() = run.scoring();
+    config.set_compute_threads(run.cluster().threads_per_process());
     config.mutable_security()->MergeFrom(run.security());
     if (config.scorers().empty()) config.add_scorers(run.reward());
   }
@@ -94,6 +97,10 @@ absl::StatusOr<config::v1::RewardServerProgram> ReadConfig(const Flags& flags) {
 }
 
 absl::Status Serve(const config::v1::RewardServerProgram& config, ShutdownSignal* signal) {
+  if (config.compute_threads() > 0) {
+    SetComputeThreads(config.compute_threads());
+    LogInfo("each scorer computes with ", config.compute_threads(), " threads");
+  }
   DDPO_ASSIGN_OR_RETURN(const ScorerRegistry registry, BuiltinScorers(config.scoring()));
   // Shared with the signal's thread, which may be in Abort when this function ends.
   DDPO_ASSIGN_OR_RETURN(const std::shared_ptr<RewardServer> server,

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <filesystem>
+#include <random>
 #include <string>
 #include <vector>
 
@@ -90,6 +91,21 @@ TEST(AestheticScorerTest, ScoresTheOthersWhereOneImageCannotBe) {
     ASSERT_TRUE(outcomes[i].ok()) << outcomes[i].status();
     EXPECT_NEAR(outcomes[i]->value, golden.out.at("score")[static_cast<int64_t>(i)].item<double>(),
                 kTolerance);
+  }
+}
+
+TEST(AestheticScorerTest, AnImagesScoreIsTheSameBitsInEveryBatch) {
+  const auto scorer = Make("assets/models/emoji-clip", kSafetensors);
+  ASSERT_TRUE(scorer.ok()) << scorer.status();
+  std::vector<ScoringInput> inputs;
+  std::mt19937 random(1);
+  for (int i = 0; i < 32; ++i) {
+    inputs.emplace_back().image = Image{32, 32, std::vector<uint8_t>(32 * 32 * 3)};
+    for (uint8_t& value : inputs.back().image.rgb) value = static_cast<uint8_t>(random());
+  }
+  const auto together = (*scorer)->ScoreBatch(inputs);
+  for (size_t i = 0; i < inputs.size(); ++i) {
+    EXPECT_EQ(together[i].value().value, (*scorer)->ScoreBatch({inputs[i]})[0].value().value) << i;
   }
 }
 
