@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "absl/strings/ascii.h"
+#include "common/config/config.h"
 #include "common/nn/llava.h"
 #include "reward_server/scorers/builtin.h"
 #include "tests/reward_server/table_judge.h"
@@ -180,6 +181,26 @@ TEST_F(AlignmentConfigTest, IsThereWhereAJudgeAndAnEncoderAre) {
   config_.mutable_bert_score()->clear_encoder();
   EXPECT_THAT(BuiltinScorers(config_)->Names(),
               AllOf(Contains("counting"), Not(Contains("alignment"))));
+}
+
+class DemoPresetTest : public ::testing::TestWithParam<std::string> {};
+INSTANTIATE_TEST_SUITE_P(Presets, DemoPresetTest,
+                         ::testing::Values("compressibility", "incompressibility", "aesthetic",
+                                           "alignment", "counting"),
+                         [](const auto& test) { return test.param; });
+
+TEST_P(DemoPresetTest, ScoresAnImageWithTheEmbeddedModels) {
+  const auto config = LoadConfig(SourcePath("assets/configs/demo_" + GetParam() + ".yaml"));
+  ASSERT_TRUE(config.ok()) << config.status();
+  const auto registry = BuiltinScorers(config->scoring());
+  ASSERT_TRUE(registry.ok()) << registry.status();
+  const auto scorer = registry->Make(config->reward());
+  ASSERT_TRUE(scorer.ok()) << scorer.status();
+  ScoringInput input = Prompt("two cats");
+  input.image = Image{32, 32, std::vector<uint8_t>(32 * 32 * 3, 255)};
+  const auto values = (*scorer)->ScoreBatch({input});
+  ASSERT_TRUE(values[0].ok()) << values[0].status();
+  EXPECT_EQ(values[0]->details.at("near_constant"), 1);
 }
 
 TEST_F(AlignmentConfigTest, SaysWhichKeyAScorerNeeds) {

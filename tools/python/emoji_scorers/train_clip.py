@@ -43,11 +43,12 @@ def make_clip(tokenizer):
         bos_token_id=tokenizer.bos_token_id,
         eos_token_id=tokenizer.eos_token_id,
         pad_token_id=tokenizer.pad_token_id,
+        projection_dim=PROJECTION,
     )
     return CLIPModel(
         CLIPConfig(
             text_config=text.to_dict(),
-            vision_config=vision_config().to_dict(),
+            vision_config=vision_config(projection_dim=PROJECTION).to_dict(),
             projection_dim=PROJECTION,
         )
     )
