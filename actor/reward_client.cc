@@ -35,6 +35,8 @@ bool MayPass(absl::StatusCode code) {
     case absl::StatusCode::kAborted:
     case absl::StatusCode::kInternal:
     case absl::StatusCode::kUnknown:
+    // gRPC ends a call so that comes while its server closes. Ours are told from it by the caller.
+    case absl::StatusCode::kCancelled:
       return true;
     default:
       return false;

@@ -329,6 +329,14 @@ TEST_F(RewardClientTest, TriesAgainWhenAnAttemptPassesItsDeadline) {
   EXPECT_THAT(server.service.requests(), SizeIs(2));
 }
 
+TEST_F(RewardClientTest, TriesAgainWhenAServerThatClosesCancelsTheCall) {
+  ScriptedServer server;
+  server.service.ThenFail(grpc::StatusCode::CANCELLED);
+  auto results = Connect({server.address()})->Score(Images(1), Prompts(1));
+  ASSERT_TRUE(results.ok()) << results.status();
+  EXPECT_THAT(server.service.requests(), SizeIs(2));
+}
+
 TEST_F(RewardClientTest, CancellationEndsARunningCall) {
   ScriptedServer server;
   server.service.Then(HangUntilCancelled);

@@ -66,6 +66,12 @@ class ItemReader {
   size_t next_ = 0;
 };
 
+// gRPC ends a call that comes while its server closes as CANCELLED; this client cancels none.
+absl::Status FromServer(const grpc::Status& status) {
+  if (status.error_code() != grpc::StatusCode::CANCELLED) return FromGrpcStatus(status);
+  return absl::UnavailableError("the server closed");
+}
+
 }  // namespace
 
 std::string FullJobName(const std::string& name) {
@@ -86,7 +92,7 @@ absl::StatusOr<std::unique_ptr<RewardSession>> RewardSession::Connect(const Opti
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(absl::Now() + kShortCall));
     reward::v1::ListScorersResponse response;
-    status = FromGrpcStatus(session->service_->ListScorers(&context, {}, &response));
+    status = FromServer(session->service_->ListScorers(&context, {}, &response));
     session->scorers_.assign(response.scorers().begin(), response.scorers().end());
     if (!absl::IsUnavailable(status)) break;
   }
@@ -138,7 +144,7 @@ absl::Status RewardSession::Retry(
   return Explain(CallWithRetry(what, retry, [&](absl::Time deadline) {
     grpc::ClientContext context;
     context.set_deadline(absl::ToChronoTime(deadline));
-    return FromGrpcStatus(call(&context));
+    return FromServer(call(&context));
   }));
 }
 
@@ -189,7 +195,7 @@ absl::Status RewardSession::Upload(const std::string& scorer, const std::string&
     message.Clear();
   }
   writer->WritesDone();
-  return FromGrpcStatus(writer->Finish());
+  return FromServer(writer->Finish());
 }
 
 absl::StatusOr<Job> RewardSession::Submit(const std::string& scorer, const std::string& request_id,
