@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
@@ -32,16 +33,42 @@ class Collective {
 
   virtual int rank() const = 0;
   virtual int size() const = 0;
+  // The group's, which rank 0 has given it.
+  virtual uint64_t generation() const = 0;
 
   // Replaces every rank's buffer by the sum over ranks. All ranks get the same bits, and the same
   // input gives the same bits again.
-  virtual absl::Status AllReduceSum(const FlatBuffer& buffer) = 0;
+  absl::Status AllReduceSum(const FlatBuffer& buffer) { return Note(DoAllReduceSum(buffer)); }
 
   // What every rank passed, in rank order. For small things: rewards, digests, statistics.
-  virtual absl::StatusOr<std::vector<std::string>> AllGather(const std::string& mine) = 0;
+  absl::StatusOr<std::vector<std::string>> AllGather(const std::string& mine) {
+    auto values = DoAllGather(mine);
+    if (!values.ok()) return Note(values.status());
+    return values;
+  }
 
-  // Makes calls that other threads wait in return with CANCELLED or UNAVAILABLE, now.
-  virtual void Abort() = 0;
+  // Whether a call has failed: another rank is gone, or out of step.
+  bool failed() const { return failed_; }
+
+  // Ends the group in good order, as every rank's last call: rank 0, whose store the others use,
+  // returns once they have left.
+  virtual absl::Status Leave() = 0;
+
+  // Leaves because of an error: the other ranks' calls, those that wait now too, fail with `why`,
+  // and this rank's return with CANCELLED or UNAVAILABLE. Any thread.
+  virtual void Abort(const std::string& why) = 0;
+
+ protected:
+  virtual absl::Status DoAllReduceSum(const FlatBuffer& buffer) = 0;
+  virtual absl::StatusOr<std::vector<std::string>> DoAllGather(const std::string& mine) = 0;
+
+ private:
+  absl::Status Note(absl::Status status) {
+    if (!status.ok()) failed_ = true;
+    return status;
+  }
+
+  std::atomic<bool> failed_{false};
 };
 
 struct CollectiveOptions {
@@ -49,21 +76,27 @@ struct CollectiveOptions {
   int size = 1;
   // gloo or nccl. A group of one needs neither.
   std::string backend = "gloo";
-  // Where rank 0 serves the store that the ranks meet in.
+  // Where the ranks find the store that rank 0 serves and that they meet in.
   std::string store_host = "127.0.0.1";
   uint16_t store_port = 0;
+  // The address that rank 0 serves it on; empty for store_host.
+  std::string store_listen_host;
   // Address or name that this rank listens on for the others (Gloo).
   std::string listen_host = "127.0.0.1";
-  // Ranks of different generations never meet.
+  // Of rank 0: the group's generation. The other ranks take it over from the store; a rank that
+  // comes to a group which has that rank already is refused.
   uint64_t generation = 0;
-  // Longest time that a call waits for the other ranks.
+  // Longest time that a call waits for a rank that is alive. One that is not heard of is given up
+  // after 5 seconds.
   absl::Duration timeout = absl::Seconds(120);
+  // Longest time to wait for all ranks to be there.
+  absl::Duration meeting_timeout = absl::Minutes(10);
   // Index of this rank's GPU (NCCL).
   int device_index = 0;
 };
 
 // Waits until all ranks are there. INVALID_ARGUMENT for options that cannot be; UNIMPLEMENTED for
-// nccl in a build without CUDA; UNAVAILABLE, naming the missing ranks, at the timeout.
+// nccl in a build without CUDA; UNAVAILABLE, naming the missing ranks, at the meeting's timeout.
 absl::StatusOr<std::unique_ptr<Collective>> CreateCollective(const CollectiveOptions& options);
 
 }  // namespace ddpo

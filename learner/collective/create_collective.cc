@@ -1,11 +1,14 @@
+#include <algorithm>
 #include <memory>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "learner/collective/collective.h"
 #include "learner/collective/gloo_collective.h"
 #include "learner/collective/key_value_store.h"
+#include "learner/collective/single_rank.h"
 #ifdef DDPO_CUDA
 #include "learner/collective/nccl_collective.h"
 #endif
@@ -13,26 +16,27 @@
 namespace ddpo {
 namespace {
 
-// A group of one rank has nobody to wait for.
-class SingleRank : public Collective {
- public:
-  int rank() const override { return 0; }
-  int size() const override { return 1; }
-  absl::Status AllReduceSum(const FlatBuffer&) override { return absl::OkStatus(); }
-  absl::StatusOr<std::vector<std::string>> AllGather(const std::string& mine) override {
-    return std::vector<std::string>{mine};
-  }
-  void Abort() override {}
-};
+constexpr char kGenerationKey[] = "generation";
+// Of one call of the store, which answers in milliseconds.
+constexpr absl::Duration kStorePatience = absl::Seconds(5);
+
+// Rank 0 says the group's generation; the others hear it.
+absl::Status ShareGeneration(KeyValueStore& store, CollectiveOptions& options) {
+  if (options.rank == 0) return store.Set(kGenerationKey, absl::StrCat(options.generation));
+  DDPO_ASSIGN_OR_RETURN(const std::string text, store.Get(kGenerationKey, options.meeting_timeout));
+  if (absl::SimpleAtoi(text, &options.generation)) return absl::OkStatus();
+  return absl::InternalError(absl::StrCat("store: the generation is `", text, "`"));
+}
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<Collective>> CreateCollective(const CollectiveOptions& options) {
+absl::StatusOr<std::unique_ptr<Collective>> CreateCollective(const CollectiveOptions& given) {
+  CollectiveOptions options = given;
   if (options.size < 1 || options.rank < 0 || options.rank >= options.size) {
     return absl::InvalidArgumentError(
         absl::StrCat("rank ", options.rank, " of ", options.size, " ranks: cannot be"));
   }
-  if (options.size == 1) return std::make_unique<SingleRank>();
+  if (options.size == 1) return std::make_unique<SingleRank>(options.generation);
   const bool nccl = options.backend == "nccl";
   if (!nccl && options.backend != "gloo") {
     return absl::InvalidArgumentError(
@@ -47,9 +51,14 @@ absl::StatusOr<std::unique_ptr<Collective>> CreateCollective(const CollectiveOpt
   store_options.host = options.store_host;
   store_options.port = options.store_port;
   store_options.is_server = options.rank == 0;
-  store_options.timeout = options.timeout;
-  DDPO_ASSIGN_OR_RETURN(std::shared_ptr<KeyValueStore> store,
+  store_options.listen_host =
+      options.store_listen_host.empty() ? options.store_host : options.store_listen_host;
+  store_options.timeout = options.meeting_timeout;
+  DDPO_ASSIGN_OR_RETURN(std::unique_ptr<KeyValueStore> tcp_store,
                         CreateTcpKeyValueStore(store_options));
+  std::shared_ptr<KeyValueStore> store =
+      CreateImpatientStore(std::move(tcp_store), std::min(options.timeout, kStorePatience));
+  DDPO_RETURN_IF_ERROR(ShareGeneration(*store, options));
 #ifdef DDPO_CUDA
   if (nccl) return CreateNcclCollective(options, std::move(store));
 #endif

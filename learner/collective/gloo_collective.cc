@@ -12,6 +12,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "common/base/status_macros.h"
 #include "learner/collective/store_gather.h"
 
 namespace ddpo {
@@ -63,7 +64,7 @@ class GlooCollective : public Collective {
   // Called once, before any other. All ranks meet in the store first, so that a missing one is
   // named, and then connect to each other.
   absl::Status Connect() {
-    if (auto met = gather_.AllGather("here"); !met.ok()) return met.status();
+    DDPO_RETURN_IF_ERROR(gather_.Meet(options_.meeting_timeout));
     try {
       gloo::transport::tcp::attr attributes;
       attributes.hostname = options_.listen_host;
@@ -81,8 +82,18 @@ class GlooCollective : public Collective {
 
   int rank() const override { return options_.rank; }
   int size() const override { return options_.size; }
+  uint64_t generation() const override { return options_.generation; }
 
-  absl::Status AllReduceSum(const FlatBuffer& buffer) override {
+  absl::Status Leave() override { return gather_.Leave(); }
+
+  void Abort(const std::string& why) override {
+    aborted_ = true;
+    gather_.Abort(why);
+    if (context_ != nullptr) context_->closeConnections();
+  }
+
+ protected:
+  absl::Status DoAllReduceSum(const FlatBuffer& buffer) override {
     if (buffer.type != ElementType::kFloat32) {
       return absl::UnimplementedError("the Gloo backend adds float32 buffers only");
     }
@@ -104,14 +115,8 @@ class GlooCollective : public Collective {
     }
   }
 
-  absl::StatusOr<std::vector<std::string>> AllGather(const std::string& mine) override {
+  absl::StatusOr<std::vector<std::string>> DoAllGather(const std::string& mine) override {
     return gather_.AllGather(mine);
-  }
-
-  void Abort() override {
-    aborted_ = true;
-    gather_.Abort();
-    if (context_ != nullptr) context_->closeConnections();
   }
 
  private:

@@ -37,7 +37,7 @@ class NcclCollective : public Collective {
   }
 
   absl::Status Connect() {
-    if (auto met = gather_.AllGather("here"); !met.ok()) return met.status();
+    DDPO_RETURN_IF_ERROR(gather_.Meet(options_.meeting_timeout));
     DDPO_RETURN_IF_ERROR(CudaStatus(cudaSetDevice(options_.device_index), "cudaSetDevice"));
     DDPO_RETURN_IF_ERROR(
         CudaStatus(cudaStreamCreateWithFlags(&stream_, cudaStreamNonBlocking), "cudaStreamCreate"));
@@ -54,8 +54,17 @@ class NcclCollective : public Collective {
 
   int rank() const override { return options_.rank; }
   int size() const override { return options_.size; }
+  uint64_t generation() const override { return options_.generation; }
 
-  absl::Status AllReduceSum(const FlatBuffer& buffer) override {
+  absl::Status Leave() override { return gather_.Leave(); }
+
+  void Abort(const std::string& why) override {
+    aborted_ = true;
+    gather_.Abort(why);
+  }
+
+ protected:
+  absl::Status DoAllReduceSum(const FlatBuffer& buffer) override {
     const int64_t call = calls_++;
     const std::string what = absl::StrCat("all-reduce ", call);
     if (aborted_) return absl::CancelledError("the collective was aborted");
@@ -71,13 +80,8 @@ class NcclCollective : public Collective {
     return WaitForStream(call, what);
   }
 
-  absl::StatusOr<std::vector<std::string>> AllGather(const std::string& mine) override {
+  absl::StatusOr<std::vector<std::string>> DoAllGather(const std::string& mine) override {
     return gather_.AllGather(mine);
-  }
-
-  void Abort() override {
-    aborted_ = true;
-    gather_.Abort();
   }
 
  private:

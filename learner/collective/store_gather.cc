@@ -14,8 +14,9 @@ namespace {
 // Waits between two looks at the store: short at first, as ranks are mostly at the same point.
 constexpr absl::Duration kShortestPoll = absl::Milliseconds(1);
 constexpr absl::Duration kLongestPoll = absl::Milliseconds(50);
-// Living ranks notice a broken connection at about the same time.
-constexpr absl::Duration kDiagnosis = absl::Seconds(3);
+constexpr absl::Duration kHeartbeat = absl::Milliseconds(250);
+// Long for a process that only lacks a processor for a while.
+constexpr absl::Duration kSilence = absl::Seconds(5);
 
 std::string RankList(const std::vector<int>& ranks) {
   return absl::StrCat(ranks.size() == 1 ? "rank " : "ranks ", absl::StrJoin(ranks, ", "));
@@ -29,38 +30,115 @@ StoreGather::StoreGather(std::shared_ptr<KeyValueStore> store, std::string prefi
       prefix_(std::move(prefix)),
       rank_(rank),
       size_(size),
-      timeout_(timeout) {}
+      timeout_(timeout),
+      silence_(std::min(timeout, kSilence)) {}
+
+StoreGather::~StoreGather() {
+  StopBeating();
+  if (!told_) (void)store_->Set(Key("gone", rank_), "it ended");
+}
+
+std::string StoreGather::Key(const std::string& kind, int rank) const {
+  return absl::StrCat(prefix_, "/", kind, "/", rank);
+}
 
 std::string StoreGather::Key(const std::string& kind, int64_t number, int rank) const {
   return absl::StrCat(prefix_, "/", kind, "/", number, "/", rank);
 }
 
-absl::StatusOr<std::string> StoreGather::WaitFor(const std::string& key, absl::Time deadline) {
+void StoreGather::Beat() {
+  for (int64_t beat = 0;; ++beat) {
+    // The rank's own calls notice a store that is gone.
+    if (!store_->Set(Key("alive", rank_), absl::StrCat(beat)).ok()) return;
+    const auto stopped = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !beating_; };
+    absl::MutexLock lock(&mutex_);
+    if (mutex_.AwaitWithTimeout(absl::Condition(&stopped), kHeartbeat)) return;
+  }
+}
+
+void StoreGather::StopBeating() {
+  {
+    absl::MutexLock lock(&mutex_);
+    beating_ = false;
+  }
+  if (heart_.joinable()) heart_.join();
+}
+
+absl::Status StoreGather::Meet(absl::Duration timeout) {
+  DDPO_ASSIGN_OR_RETURN(const int64_t comers, store_->Count(Key("seat", rank_)));
+  if (comers > 1) {
+    told_ = true;  // what is said of this rank is the other's
+    return absl::UnavailableError(absl::StrCat("rank ", rank_, " has been in the group ", prefix_,
+                                               " before: that group is about to end"));
+  }
+  {
+    absl::MutexLock lock(&mutex_);
+    beating_ = true;
+  }
+  heart_ = std::thread([this] { Beat(); });
+  return Gather("here", timeout).status();
+}
+
+absl::StatusOr<std::string> StoreGather::WaitFor(const std::string& key, int rank,
+                                                 absl::Time deadline) {
   // Looks again and again instead of waiting in the store: an abort has to be noticed, and
   // TCPStore writes a stack trace to the log whenever a wait ends without the key.
   absl::Duration poll = kShortestPoll;
+  absl::Time next_look = absl::Now() + kHeartbeat;
+  absl::Time last_beat = absl::Now();
+  std::string heartbeat;
   while (true) {
     if (aborted_) return absl::CancelledError("the collective was aborted");
     DDPO_ASSIGN_OR_RETURN(const bool there, store_->Contains(key));
     if (there) return store_->Get(key, timeout_);
-    if (absl::Now() >= deadline) return absl::DeadlineExceededError(key);
+    const absl::Time now = absl::Now();
+    if (now >= next_look) {
+      next_look = now + kHeartbeat;
+      DDPO_ASSIGN_OR_RETURN(const bool gone, store_->Contains(Key("gone", rank)));
+      if (gone) {
+        DDPO_ASSIGN_OR_RETURN(const std::string why, store_->Get(Key("gone", rank), timeout_));
+        return absl::UnavailableError(why);
+      }
+      // A rank that never came has no heartbeat yet.
+      DDPO_ASSIGN_OR_RETURN(const bool alive, store_->Contains(Key("alive", rank)));
+      std::string beat;
+      if (alive) {
+        DDPO_ASSIGN_OR_RETURN(beat, store_->Get(Key("alive", rank), timeout_));
+      }
+      if (beat != heartbeat || !alive) {
+        heartbeat = std::move(beat);
+        last_beat = now;
+      } else if (now - last_beat > silence_) {
+        return absl::UnavailableError(
+            absl::StrCat("it has been silent for ", absl::FormatDuration(silence_)));
+      }
+    }
+    if (now >= deadline) return absl::DeadlineExceededError(key);
     absl::SleepFor(poll);
     poll = std::min(2 * poll, kLongestPoll);
   }
 }
 
-absl::StatusOr<std::vector<std::string>> StoreGather::AllGather(const std::string& mine) {
+absl::StatusOr<std::vector<std::string>> StoreGather::Gather(const std::string& mine,
+                                                             absl::Duration timeout) {
   const int64_t number = gathers_++;
   DDPO_RETURN_IF_ERROR(store_->Set(Key("gather", number, rank_), mine));
-  const absl::Time deadline = absl::Now() + timeout_;
+  const absl::Time deadline = absl::Now() + timeout;
   std::vector<std::string> values(size_);
   std::vector<int> missing;
   for (int rank = 0; rank < size_; ++rank) {
-    auto value = WaitFor(Key("gather", number, rank), deadline);
+    if (rank == rank_) {
+      values[rank] = mine;
+      continue;
+    }
+    auto value = WaitFor(Key("gather", number, rank), rank, deadline);
     if (value.ok()) {
       values[rank] = *std::move(value);
     } else if (absl::IsDeadlineExceeded(value.status())) {
       missing.push_back(rank);
+    } else if (absl::IsUnavailable(value.status())) {
+      return absl::UnavailableError(
+          absl::StrCat("rank ", rank, " of ", size_, " is gone: ", value.status().message()));
     } else {
       return value.status();
     }
@@ -68,7 +146,7 @@ absl::StatusOr<std::vector<std::string>> StoreGather::AllGather(const std::strin
   if (!missing.empty()) {
     return absl::UnavailableError(absl::StrCat(RankList(missing), " of ", size_,
                                                " did not answer within ",
-                                               absl::FormatDuration(timeout_)));
+                                               absl::FormatDuration(timeout)));
   }
   // A value older than two gathers has been read by everyone: all ranks came past the last one.
   if (number >= 2) DDPO_RETURN_IF_ERROR(store_->Delete(Key("gather", number - 2, rank_)));
@@ -82,14 +160,46 @@ absl::Status StoreGather::Diagnose(int64_t call, const std::string& what,
     return absl::UnavailableError(
         absl::StrCat(what, " failed and rank 0, which serves the store, is gone: ", cause));
   }
-  const absl::Time deadline = absl::Now() + kDiagnosis;
-  std::vector<int> missing;
+  std::vector<std::string> gone, elsewhere;
   for (int rank = 0; rank < size_; ++rank) {
-    if (!WaitFor(Key("failed", call, rank), deadline).ok()) missing.push_back(rank);
+    if (rank == rank_) continue;
+    // Time enough to be sure of a rank's silence.
+    const absl::Time deadline = absl::Now() + silence_ + 4 * kHeartbeat;
+    const absl::Status found = WaitFor(Key("failed", call, rank), rank, deadline).status();
+    if (absl::IsDeadlineExceeded(found)) elsewhere.push_back(absl::StrCat(rank));
+    if (absl::IsUnavailable(found)) {
+      gone.push_back(absl::StrCat("rank ", rank, " of ", size_, " is gone: ", found.message()));
+    }
   }
-  if (missing.empty()) return absl::UnavailableError(absl::StrCat(what, " failed: ", cause));
-  return absl::UnavailableError(
-      absl::StrCat(what, " failed: ", RankList(missing), " of ", size_, " is gone (", cause, ")"));
+  if (!gone.empty()) {
+    return absl::UnavailableError(
+        absl::StrCat(what, " failed: ", absl::StrJoin(gone, "; "), " (", cause, ")"));
+  }
+  if (!elsewhere.empty()) {
+    return absl::UnavailableError(absl::StrCat(what, " failed: of ", size_,
+                                               " ranks these are alive but did not come: ",
+                                               absl::StrJoin(elsewhere, ", "), " (", cause, ")"));
+  }
+  return absl::UnavailableError(absl::StrCat(what, " failed: ", cause));
+}
+
+absl::Status StoreGather::Leave() {
+  StopBeating();
+  told_ = true;
+  DDPO_RETURN_IF_ERROR(store_->Set(Key("gone", rank_), "it left"));
+  if (rank_ != 0) return absl::OkStatus();
+  // The others' calls may still be under way, and so is their last look at the store.
+  for (int rank = 1; rank < size_; ++rank) {
+    const auto left = WaitFor(Key("gone", rank), rank, absl::Now() + timeout_);
+    if (!left.ok()) return left.status();
+  }
+  return absl::OkStatus();
+}
+
+void StoreGather::Abort(const std::string& why) {
+  told_ = true;
+  (void)store_->Set(Key("gone", rank_), why);
+  aborted_ = true;
 }
 
 }  // namespace ddpo

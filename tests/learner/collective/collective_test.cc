@@ -1,16 +1,17 @@
 #include "learner/collective/collective.h"
 
-#include <arpa/inet.h>
-#include <netinet/in.h>
-#include <sys/socket.h>
-#include <unistd.h>
-
+#include <memory>
+#include <string>
 #include <thread>
+#include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
+#include "common/base/free_port.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
+#include "learner/collective/key_value_store.h"
 
 namespace ddpo {
 namespace {
@@ -18,33 +19,31 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-uint16_t FreePort() {
-  const int fd = socket(AF_INET, SOCK_STREAM, 0);
-  sockaddr_in address{};
-  address.sin_family = AF_INET;
-  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-  socklen_t length = sizeof(address);
-  EXPECT_EQ(bind(fd, reinterpret_cast<sockaddr*>(&address), length), 0);
-  EXPECT_EQ(getsockname(fd, reinterpret_cast<sockaddr*>(&address), &length), 0);
-  close(fd);
-  return ntohs(address.sin_port);
+CollectiveOptions Options(int rank, int size, int port, absl::Duration timeout) {
+  CollectiveOptions options;
+  options.rank = rank;
+  options.size = size;
+  options.store_port = static_cast<uint16_t>(port);
+  options.timeout = timeout;
+  // The other ranks hear of it.
+  if (rank == 0) options.generation = 17;
+  return options;
 }
 
 // Runs `body(collective)` as every rank of a group, each on a thread of its own.
 template <typename Body>
 void RunRanks(int size, absl::Duration timeout, Body body) {
-  const uint16_t port = FreePort();
+  const int port = *FreePort();
+  // Serves the store that the others need to the end.
+  std::unique_ptr<Collective> rank_0;
   std::vector<std::thread> ranks;
   for (int rank = 0; rank < size; ++rank) {
-    ranks.emplace_back([=] {
-      CollectiveOptions options;
-      options.rank = rank;
-      options.size = size;
-      options.store_port = port;
-      options.timeout = timeout;
+    ranks.emplace_back([=, &rank_0] {
+      const CollectiveOptions options = Options(rank, size, port, timeout);
       auto collective = CreateCollective(options);
       ASSERT_TRUE(collective.ok()) << collective.status();
       body(**collective);
+      if (rank == 0) rank_0 = *std::move(collective);
     });
   }
   for (std::thread& rank : ranks) rank.join();
@@ -100,6 +99,58 @@ TEST(CollectiveTest, NamesTheRankThatDiedInAnAllReduce) {
   });
 }
 
+TEST(CollectiveTest, NamesTheRankThatDiedInAGather) {
+  RunRanks(3, absl::Seconds(5), [](Collective& collective) {
+    if (collective.rank() == 1) return;
+    const auto values = collective.AllGather("x");
+    EXPECT_EQ(values.status().code(), absl::StatusCode::kUnavailable);
+    EXPECT_THAT(std::string(values.status().message()), HasSubstr("rank 1 of 3 is gone: it ended"));
+    EXPECT_TRUE(collective.failed());
+  });
+}
+
+TEST(CollectiveTest, TellsTheOthersWhyARankGaveUp) {
+  for (const bool in_all_reduce : {true, false}) {
+    RunRanks(2, absl::Seconds(20), [&](Collective& collective) {
+      if (collective.rank() == 1) return collective.Abort("the disk is full");
+      std::vector<float> values(10, 1.0f);
+      const absl::Status status = in_all_reduce
+                                      ? collective.AllReduceSum({values.data(), values.size()})
+                                      : collective.AllGather("x").status();
+      EXPECT_THAT(std::string(status.message()),
+                  HasSubstr("rank 1 of 2 is gone: the disk is full"));
+    });
+  }
+}
+
+TEST(CollectiveTest, AllRanksHaveTheGenerationOfRankZero) {
+  RunRanks(2, absl::Seconds(60),
+           [](Collective& collective) { EXPECT_EQ(collective.generation(), 17); });
+}
+
+TEST(CollectiveTest, ARankThatComesASecondTimeIsRefused) {
+  const int port = *FreePort();
+  absl::Notification met;
+  std::thread rank_0([&] {
+    auto collective = CreateCollective(Options(0, 2, port, absl::Seconds(60)));
+    ASSERT_TRUE(collective.ok()) << collective.status();
+    met.WaitForNotification();
+    EXPECT_TRUE((*collective)->AllGather("x").ok());
+    EXPECT_TRUE((*collective)->Leave().ok());
+  });
+  auto first = CreateCollective(Options(1, 2, port, absl::Seconds(60)));
+  ASSERT_TRUE(first.ok()) << first.status();
+  // As a rank that was started again before rank 0 has noticed its end.
+  const auto second = CreateCollective(Options(1, 2, port, absl::Seconds(60)));
+  EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(second.status().message()),
+              HasSubstr("rank 1 has been in the group generation-17 before"));
+  met.Notify();
+  EXPECT_TRUE((*first)->AllGather("x").ok());  // nothing has disturbed the group
+  EXPECT_TRUE((*first)->Leave().ok());
+  rank_0.join();
+}
+
 TEST(CollectiveTest, NamesTheRankThatHangsInAGather) {
   absl::Notification rank_0_gave_up;
   RunRanks(2, absl::Seconds(1), [&](Collective& collective) {
@@ -117,12 +168,43 @@ TEST(CollectiveTest, NamesTheRankThatHangsInAGather) {
 TEST(CollectiveTest, NamesTheRankThatNeverCame) {
   CollectiveOptions options;
   options.size = 2;
-  options.store_port = FreePort();
-  options.timeout = absl::Seconds(1);
+  options.store_port = static_cast<uint16_t>(*FreePort());
+  options.meeting_timeout = absl::Seconds(1);
   auto collective = CreateCollective(options);
   EXPECT_EQ(collective.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(collective.status().message()),
               HasSubstr("rank 1 of 2 did not answer within 1s"));
+}
+
+// A server that hangs: answers nothing until it is let go.
+class HangingStore : public KeyValueStore {
+ public:
+  explicit HangingStore(absl::Notification* let_go) : let_go_(let_go) {}
+  absl::Status Set(const std::string&, const std::string&) override { return Hang(); }
+  absl::StatusOr<std::string> Get(const std::string&, absl::Duration) override { return Hang(); }
+  absl::StatusOr<bool> Contains(const std::string&) override { return Hang(); }
+  absl::Status Delete(const std::string&) override { return Hang(); }
+  absl::StatusOr<int64_t> Count(const std::string&) override { return Hang(); }
+
+ private:
+  absl::Status Hang() {
+    let_go_->WaitForNotification();
+    return absl::AbortedError("let go");
+  }
+  absl::Notification* const let_go_;
+};
+
+TEST(ImpatientStoreTest, EveryCallToAServerThatHangsReturns) {
+  static absl::Notification let_go;  // outlives the store's thread
+  {
+    const auto store =
+        CreateImpatientStore(std::make_unique<HangingStore>(&let_go), absl::Milliseconds(20));
+    EXPECT_THAT(std::string(store->Contains("key").status().message()),
+                HasSubstr("rank 0, which serves the store, does not answer (key)"));
+    // Known to hang: there is no more waiting, however long the call might take.
+    EXPECT_EQ(store->Get("key", absl::Hours(1)).status().code(), absl::StatusCode::kUnavailable);
+  }
+  let_go.Notify();
 }
 
 TEST(CollectiveTest, OneRankNeedsNoOther) {
