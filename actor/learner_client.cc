@@ -101,6 +101,15 @@ absl::Status LearnerClient::FailTask(const std::string& task_id, uint64_t lease_
   return ToStatus(coordinator_->FailTask(call->context(), request, &response), calls_);
 }
 
+absl::Status LearnerClient::CompleteTask(const std::string& task_id, uint64_t generation) {
+  auto request = WithSender<cluster::v1::CompleteTaskRequest>();
+  request.set_generation(generation);
+  request.set_task_id(task_id);
+  cluster::v1::CompleteTaskResponse response;
+  const auto call = calls_.Start(absl::Now() + options_.call_timeout);
+  return ToStatus(coordinator_->CompleteTask(call->context(), request, &response), calls_);
+}
+
 absl::Status LearnerClient::AckPolicy(int64_t version, const std::string& sha256) {
   auto request = WithSender<cluster::v1::AckPolicyRequest>();
   request.set_version(version);

@@ -57,6 +57,7 @@ class LearnerClient {
   absl::StatusOr<std::vector<uint64_t>> RenewLeases(const std::vector<uint64_t>& lease_ids);
   absl::Status FailTask(const std::string& task_id, uint64_t lease_id, uint64_t generation,
                         const absl::Status& why);
+  absl::Status CompleteTask(const std::string& task_id, uint64_t generation);
   absl::Status AckPolicy(int64_t version, const std::string& sha256);
 
   // One version. NOT_FOUND if the learner has it no more or not yet; DATA_LOSS if it came damaged.

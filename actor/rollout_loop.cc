@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "common/base/kill_point.h"
 #include "common/base/logging.h"
 #include "common/base/random.h"
 #include "common/base/status_macros.h"
@@ -316,6 +317,7 @@ absl::Status RolloutLoop::DeliverRollout(Rollout* rollout) {
           absl::StrCat("the learner refused sample ", ack.sample_index(), ": ", ack.message()));
     }
   };
+  KillPoint("actor.before_delivery");
   int attempts = 0;
   const auto cancelled = [&] {
     return rollout->dropped || ending() || (attempts > 0 && stopping());
@@ -329,7 +331,15 @@ absl::Status RolloutLoop::DeliverRollout(Rollout* rollout) {
         return FromLearner(parts_.learner->Deliver(rollout->task.ingest_address(), sending,
                                                    options_.delivery_timeout, on_ack));
       }));
-  return refusal;
+  DDPO_RETURN_IF_ERROR(refusal);
+  KillPoint("actor.after_delivery");
+  // The coordinator sees what its own rank takes.
+  if (rollout->task.ingest_address().empty()) return absl::OkStatus();
+  return CallWithRetry(
+      absl::StrCat("completing task ", rollout->task.task_id()), Retry(cancelled), [&](absl::Time) {
+        return FromLearner(
+            parts_.learner->CompleteTask(rollout->task.task_id(), rollout->generation));
+      });
 }
 
 void RolloutLoop::GiveUp(const Rollout& rollout, const absl::Status& why) {

@@ -11,6 +11,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/string_view.h"
 #include "absl/strings/strip.h"
+#include "common/base/kill_point.h"
 #include "common/base/sha256.h"
 #include "common/base/status_macros.h"
 
@@ -92,6 +93,7 @@ absl::Status CheckpointStore::Write(const Checkpoint& checkpoint) {
   for (const auto& [file, contents] : files) {
     DDPO_RETURN_IF_ERROR(file_system_->WriteSynced(JoinPath(temporary, file), contents));
     hashes[file] = Sha256Hex(contents);
+    KillPoint("checkpoint.file");
   }
   const Json manifest = {{"format", kFormat},
                          {"epochs_done", checkpoint.epochs_done},
@@ -108,7 +110,9 @@ absl::Status CheckpointStore::Write(const Checkpoint& checkpoint) {
     DDPO_RETURN_IF_ERROR(file_system_->RemoveAll(old));
     DDPO_RETURN_IF_ERROR(file_system_->Rename(final_path, old));
   }
+  KillPoint("checkpoint.before_rename");
   DDPO_RETURN_IF_ERROR(file_system_->Rename(temporary, final_path));
+  KillPoint("checkpoint.after_rename");
   DDPO_RETURN_IF_ERROR(file_system_->SyncDirectory(dir_));
 
   DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesWithPrefix(kPrefix));

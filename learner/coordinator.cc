@@ -256,6 +256,13 @@ void Coordinator::Publish(int64_t policy_version) {
   Run(answers);
 }
 
+absl::Status Coordinator::CompleteTask(const cluster::v1::CompleteTaskRequest& request) {
+  DDPO_RETURN_IF_ERROR(
+      CheckSender(request.actor_id(), request.incarnation(), request.generation()));
+  Complete(request.task_id());
+  return absl::OkStatus();
+}
+
 void Coordinator::Complete(const std::string& task_id) {
   absl::MutexLock lock(&mutex_);
   leased_.erase(task_id);
@@ -265,6 +272,18 @@ void Coordinator::Complete(const std::string& task_id) {
       std::find_if(waiting_tasks_.begin(), waiting_tasks_.end(),
                    [&](const RolloutTask& task) { return task.task_id() == task_id; });
   if (waiting != waiting_tasks_.end()) waiting_tasks_.erase(waiting);
+}
+
+void Coordinator::CompleteEpoch(int64_t epoch) {
+  absl::MutexLock lock(&mutex_);
+  const auto done = [&](const RolloutTask& task) {
+    if (task.epoch() > epoch) return false;
+    mutex_.AssertHeld();
+    attempts_.erase(task.task_id());
+    return true;
+  };
+  std::erase_if(waiting_tasks_, done);
+  std::erase_if(leased_, [&](const auto& leased) { return done(leased.second.task); });
 }
 
 void Coordinator::End(const std::string& reason) {

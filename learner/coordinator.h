@@ -68,8 +68,13 @@ class Coordinator {
   void AddTasks(const std::vector<cluster::v1::RolloutTask>& tasks);
   // Tasks up to this policy version may be handed out.
   void Publish(int64_t policy_version);
+  // Sent by an actor whose task another rank has taken.
+  absl::Status CompleteTask(const cluster::v1::CompleteTaskRequest& request);
   // All of a task's samples are with the learner.
   void Complete(const std::string& task_id);
+  // So are those of all tasks up to this epoch: one that was handed out again, as its actor died
+  // before it could say that it was done, is forgotten.
+  void CompleteEpoch(int64_t epoch);
   // From now on actors are told to end.
   void End(const std::string& reason);
   // After End: whether every actor heard of within the lease's time has been told.

@@ -68,6 +68,12 @@ grpc::ServerUnaryReactor* CoordinatorService::FailTask(grpc::CallbackServerConte
   return FinishNow(context, coordinator_->FailTask(*request));
 }
 
+grpc::ServerUnaryReactor* CoordinatorService::CompleteTask(
+    grpc::CallbackServerContext* context, const cluster::v1::CompleteTaskRequest* request,
+    cluster::v1::CompleteTaskResponse*) {
+  return FinishNow(context, coordinator_->CompleteTask(*request));
+}
+
 grpc::ServerUnaryReactor* CoordinatorService::GetStatus(grpc::CallbackServerContext* context,
                                                         const cluster::v1::GetStatusRequest*,
                                                         cluster::v1::GetStatusResponse* response) {

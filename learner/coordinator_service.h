@@ -25,6 +25,9 @@ class CoordinatorService : public cluster::v1::Coordinator::CallbackService {
   grpc::ServerUnaryReactor* FailTask(grpc::CallbackServerContext* context,
                                      const cluster::v1::FailTaskRequest* request,
                                      cluster::v1::FailTaskResponse* response) override;
+  grpc::ServerUnaryReactor* CompleteTask(grpc::CallbackServerContext* context,
+                                         const cluster::v1::CompleteTaskRequest* request,
+                                         cluster::v1::CompleteTaskResponse* response) override;
   grpc::ServerUnaryReactor* GetStatus(grpc::CallbackServerContext* context,
                                       const cluster::v1::GetStatusRequest* request,
                                       cluster::v1::GetStatusResponse* response) override;

@@ -72,19 +72,23 @@ std::unique_ptr<EpochUpdate> MakeUpdate(const DdpoTrainerOptions& options,
   if (IsRwr(options)) {
     RwrEpochOptions rwr;
     rwr.step = options.step;
+    rwr.step.all_reduce = options.rank_mean;
     rwr.num_steps = options.step.objective.num_steps;
     rwr.gradient_accumulation = options.gradient_accumulation;
     rwr.inner_epochs = options.inner_epochs;
     rwr.run_seed = options.run_seed;
+    rwr.rank = options.rank;
     return std::make_unique<RwrEpoch>(rwr, pipeline);
   }
   PolicyGradientEpochOptions gradient;
   gradient.step = options.step;
+  gradient.step.all_reduce = options.rank_mean;
   gradient.gradient_accumulation = options.gradient_accumulation;
   gradient.inner_epochs = options.inner_epochs;
   gradient.timestep_fraction = options.timestep_fraction;
   gradient.skip_last_steps = options.skip_last_steps;
   gradient.run_seed = options.run_seed;
+  gradient.rank = options.rank;
   return std::make_unique<PolicyGradientEpoch>(gradient, pipeline);
 }
 

@@ -1,8 +1,12 @@
 #pragma once
 
+#include <ATen/ATen.h>
+
 #include <cstdint>
+#include <functional>
 #include <memory>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "common/diffusion/pipeline.h"
 #include "learner/policy_gradient_step.h"
@@ -35,6 +39,10 @@ struct DdpoTrainerOptions {
   int parallel_backwards = 1;
   // Seeds the first LoRA weights and the shuffles.
   uint64_t run_seed = 42;
+  // Trains one rank's share of each epoch's samples: which rank this is, and how the ranks'
+  // gradients are averaged (RankMean), empty where there is one.
+  int rank = 0;
+  std::function<absl::Status(at::Tensor&)> rank_mean;
 };
 
 // The trainer of the objectives of arXiv 2305.13301, with fresh LoRA weights from the run's seed.

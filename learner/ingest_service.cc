@@ -2,6 +2,7 @@
 
 #include <utility>
 
+#include "common/base/kill_point.h"
 #include "common/rpc/status.h"
 
 namespace ddpo {
@@ -27,11 +28,13 @@ class DeliverReactor : public grpc::ServerBidiReactor<TrajectorySample, SampleAc
     }
     if (answer.task_complete) coordinator_->Complete(sample_.task_id());
     ack_ = std::move(answer.ack);
+    KillPoint("ingest.before_ack");
     StartWrite(&ack_);
   }
 
   void OnWriteDone(bool ok) override {
     if (!ok) return Finish(grpc::Status::OK);
+    KillPoint("ingest.after_ack");
     StartRead(&sample_);
   }
 

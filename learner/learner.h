@@ -15,6 +15,7 @@
 #include "common/rpc/server.h"
 #include "ddpo/config/v1/config.pb.h"
 #include "learner/checkpoint.h"
+#include "learner/collective/collective.h"
 #include "learner/coordinator.h"
 #include "learner/coordinator_service.h"
 #include "learner/housekeeping.h"
@@ -51,20 +52,27 @@ struct LearnerOptions {
   absl::Duration farewell = absl::Seconds(3);
   // Longest time that calls under way are let end after that.
   absl::Duration drain = absl::Seconds(5);
+  // This rank's address as actors reach it, where it is not the one that `listen` gives. Rank 0 has
+  // no use for it: actors know it.
+  std::string advertise;
 };
 
-// A whole learner of one rank: coordinator, ingest, publisher, run loop, metrics.
+// One rank of a learner: ingest, run loop, metrics; rank 0 also has coordinator and publisher.
 class Learner {
  public:
-  // Takes up the run in the folder, counts its generation, and serves when this returns. The
-  // trainer, fresh, outlives the learner.
-  //   FAILED_PRECONDITION  the checkpoint is of another configuration (names the keys) or model
+  // Takes up the run in the folder, and serves when this returns. All ranks start together.
+  // Trainer, fresh, and collective outlive the learner; see JoinRanks.
+  //   FAILED_PRECONDITION  the checkpoint is of another configuration (names the keys) or model, or
+  //                        a rank's are another's
   //   DATA_LOSS            there are checkpoints and all are damaged
   //   INVALID_ARGUMENT     the configuration or an address
+  //   UNAVAILABLE          another rank is gone
   static absl::StatusOr<std::unique_ptr<Learner>> Start(const LearnerOptions& options,
-                                                        PolicyTrainer* trainer);
+                                                        PolicyTrainer* trainer,
+                                                        Collective* collective);
 
-  // As RunLoop::Run; then tells the actors that it is over and stops serving. Call once.
+  // As RunLoop::Run; then tells the actors that it is over and stops serving. Where another rank is
+  // gone (Collective::failed), actors are told nothing: the group is to start again. Call once.
   absl::Status Run(const std::function<bool()>& stopping);
 
   const std::string& address() const { return rpc_->address(); }
@@ -73,16 +81,22 @@ class Learner {
   const LearnerMetrics& metrics() const { return *metrics_; }
 
  private:
-  explicit Learner(const LearnerOptions& options);
+  Learner(const LearnerOptions& options, Collective* collective);
 
+  bool leads() const { return collective_->rank() == 0; }
   absl::StatusOr<std::optional<Checkpoint>> ReadCheckpoint();
-  absl::Status MakeParts(PolicyTrainer* trainer, uint64_t generation);
+  absl::Status MakeParts(PolicyTrainer* trainer);
   absl::Status Serve();
+  // Compares this rank with the others and hears where they take trajectories.
+  absl::Status MeetRanks();
   absl::Status ServeMetrics();
+  // Tells the actors that the run is over, and waits for them to hear it.
+  void SayFarewell(const absl::Status& status);
   // Notes why the run failed, for this start's answers and for the next one.
   void NoteFailure(const absl::Status& status);
 
   const LearnerOptions options_;
+  Collective* const collective_;
   const std::shared_ptr<prometheus::Registry> registry_;
   RunFiles files_;
   CheckpointStore checkpoints_;

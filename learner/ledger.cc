@@ -19,4 +19,11 @@ cluster::v1::Ledger Ledger::ToProto() const {
   return ledger;
 }
 
+void AddLedger(const cluster::v1::Ledger& other, cluster::v1::Ledger* sum) {
+  sum->set_received(sum->received() + other.received());
+  sum->set_trained(sum->trained() + other.trained());
+  sum->set_buffered(sum->buffered() + other.buffered());
+  for (const auto& [reason, count] : other.dropped()) (*sum->mutable_dropped())[reason] += count;
+}
+
 }  // namespace ddpo

@@ -38,4 +38,7 @@ class Ledger {
   std::map<std::string, int64_t> dropped_;
 };
 
+// Adds another rank's numbers.
+void AddLedger(const cluster::v1::Ledger& other, cluster::v1::Ledger* sum);
+
 }  // namespace ddpo

@@ -2,7 +2,8 @@
 //
 // Exit codes: 0 the run is complete, or was asked to stop and is saved (--stopped-exit-code tells
 // the two apart); 1 the run failed; 2 the configuration, the model or the run's folder cannot be
-// worked with, so that starting again is no use.
+// worked with, so that starting again is no use; 3 another rank is gone: all ranks are to be
+// started again, and go on from the newest checkpoint.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -16,6 +17,7 @@
 #include "common/config/config.h"
 #include "common/diffusion/model_index.h"
 #include "common/rpc/security_flags.h"
+#include "learner/join_ranks.h"
 #include "learner/learner.h"
 #include "learner/policy_trainer_factory.h"
 
@@ -24,10 +26,12 @@ namespace {
 
 constexpr int kExitFailed = 1;
 constexpr int kExitBadConfig = 2;
+constexpr int kExitRankGone = 3;
 
 struct Flags {
   std::string config;
   LearnerOptions learner;
+  RankOptions ranks;
   config::v1::SecurityConfig security;
   double stall_seconds = 3600;
   int stopped_exit_code = 0;
@@ -41,6 +45,18 @@ void AddFlags(CLI::App* app, Flags* flags) {
       ->required();
   app->add_option("--listen", flags->learner.listen, "HOST:PORT for actors");
   app->add_option("--metrics-listen", flags->learner.metrics_listen, "HOST:PORT for Prometheus");
+  app->add_option("--rank", flags->ranks.rank, "Which of the cluster.learner_ranks ranks this is")
+      ->envname("JOB_COMPLETION_INDEX")
+      ->check(CLI::NonNegativeNumber);
+  app->add_option(
+      "--store", flags->ranks.store,
+      "HOST:PORT where the ranks meet, served by rank 0; needed for more than one rank");
+  app->add_option("--store-listen", flags->ranks.store_listen,
+                  "HOST:PORT that rank 0 serves it on, where that is not --store");
+  app->add_option("--ranks-host", flags->ranks.listen_host,
+                  "Name or address of this rank for the others, without a port");
+  app->add_option("--advertise", flags->learner.advertise,
+                  "HOST:PORT where actors reach this rank, where that is not --listen");
   app->add_option("--address-file", flags->learner.address_file,
                   "Gets both addresses, a line each, once the learner serves");
   app->add_flag("--allow-plain-text-anywhere", flags->learner.allow_plain_text_anywhere,
@@ -60,25 +76,32 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--log-level", flags->log_level, "trace, debug, info, warning or error");
 }
 
-// A learner that serves, and the trainer that it uses.
+// A learner that serves, and what it uses.
 struct Started {
+  std::unique_ptr<Collective> collective;
   std::unique_ptr<PolicyTrainer> trainer;
   std::unique_ptr<Learner> learner;
 };
 
-absl::StatusOr<Started> Start(Flags flags) {
+absl::Status Start(Flags flags, Started* started) {
   flags.learner.stall = absl::Seconds(flags.stall_seconds);
   DDPO_ASSIGN_OR_RETURN(flags.learner.config, LoadConfig(flags.config));
-  flags.learner.config.mutable_security()->MergeFrom(flags.security);
-  DDPO_ASSIGN_OR_RETURN(const std::string model, FindResource(flags.learner.config.model()));
+  config::v1::Config& config = flags.learner.config;
+  config.mutable_security()->MergeFrom(flags.security);
+  DDPO_ASSIGN_OR_RETURN(const std::string model, FindResource(config.model()));
   DDPO_ASSIGN_OR_RETURN(flags.learner.model_digest, DigestModelFolder(model));
-  Started started;
-  DDPO_ASSIGN_OR_RETURN(started.trainer, CreatePolicyTrainer(flags.learner.config));
-  DDPO_ASSIGN_OR_RETURN(started.learner, Learner::Start(flags.learner, started.trainer.get()));
-  return started;
+  DDPO_ASSIGN_OR_RETURN(started->collective, JoinRanks(flags.ranks, config, flags.learner.run_dir));
+  DDPO_ASSIGN_OR_RETURN(started->trainer, CreatePolicyTrainer(config, started->collective.get()));
+  DDPO_ASSIGN_OR_RETURN(started->learner, Learner::Start(flags.learner, started->trainer.get(),
+                                                         started->collective.get()));
+  return absl::OkStatus();
 }
 
-int StartExitCode(const absl::Status& status) {
+int StartExitCode(const absl::Status& status, const Started& started) {
+  // No rank has joined a group of one in vain.
+  const bool ranks_met = started.collective != nullptr;
+  if (ranks_met && started.collective->failed()) return kExitRankGone;
+  if (!ranks_met && absl::IsUnavailable(status)) return kExitRankGone;
   // A port that is taken or a disk that is full may be better next time.
   return absl::IsUnavailable(status) || absl::IsResourceExhausted(status) ||
                  absl::IsInternal(status)
@@ -101,18 +124,19 @@ int Main(int argc, char** argv) {
     LogInfo(count == 1 ? "asked to stop: finishing and saving" : "asked to stop at once");
     if (count > 1) _exit(kExitFailed);
   });
-  const auto started = Start(flags);
-  if (!started.ok()) {
-    LogError(started.status().ToString());
-    return StartExitCode(started.status());
+  Started started;
+  if (const absl::Status status = Start(flags, &started); !status.ok()) {
+    LogError(status.ToString());
+    if (started.collective != nullptr) started.collective->Abort(std::string(status.message()));
+    return StartExitCode(status, started);
   }
-  const absl::Status status = started->learner->Run([&shutdown] { return shutdown.requested(); });
+  const absl::Status status = started.learner->Run([&shutdown] { return shutdown.requested(); });
   if (status.ok() || absl::IsCancelled(status)) {
     LogInfo(status.ok() ? "the run is complete" : "stopped; the run is saved");
     return status.ok() ? 0 : flags.stopped_exit_code;
   }
   LogError("the run failed: ", status.ToString());
-  return kExitFailed;
+  return started.collective->failed() ? kExitRankGone : kExitFailed;
 }
 
 }  // namespace

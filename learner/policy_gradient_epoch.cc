@@ -82,7 +82,7 @@ absl::StatusOr<UpdateMetrics> PolicyGradientEpoch::Run(const EpochSamples& sampl
   const auto count = static_cast<int64_t>(samples.samples.size());
   EpochMetrics metrics;
   for (int inner = 0; inner < options_.inner_epochs; ++inner) {
-    const ShuffleKey key{options_.run_seed, samples.epoch, inner};
+    const ShuffleKey key{options_.run_seed, samples.epoch, inner, options_.rank};
     const PassOrder order{
         at::tensor(ShuffleSamples(key, count), at::kLong),
         OrderTensor(ShuffleTimesteps(key, count, num_steps - options_.skip_last_steps,

@@ -25,6 +25,8 @@ struct PolicyGradientEpochOptions {
   int skip_last_steps = 0;
   // Seeds the shuffles.
   uint64_t run_seed = 42;
+  // This rank of the learner.
+  int rank = 0;
 };
 
 // The order of one pass over N samples.
@@ -34,7 +36,8 @@ struct PassOrder {
 };
 
 // One pass: takes an optimizer step for every minibatch_size × gradient_accumulation samples, the
-// last perhaps for fewer, and adds what they did to `metrics`. Errors name the optimizer step.
+// last perhaps for fewer, and adds what they did to `metrics`. Errors name the optimizer step. Of
+// several ranks each passes over its own samples, as many as the others.
 absl::Status PolicyGradientPass(const Pipeline& pipeline, const EpochTensors& tensors,
                                 const PassOrder& order, const PolicyGradientOptions& options,
                                 int gradient_accumulation, GradientWorkers& workers,

@@ -9,6 +9,7 @@
 #include "common/base/status_macros.h"
 #include "common/diffusion/pipeline.h"
 #include "learner/ddpo_trainer.h"
+#include "learner/rank_mean.h"
 
 namespace ddpo {
 namespace {
@@ -23,8 +24,8 @@ int InnerEpochs(const config::v1::TrainingConfig& training) {
 
 }  // namespace
 
-absl::StatusOr<std::unique_ptr<PolicyTrainer>> CreatePolicyTrainer(
-    const config::v1::Config& config) {
+absl::StatusOr<std::unique_ptr<PolicyTrainer>> CreatePolicyTrainer(const config::v1::Config& config,
+                                                                   Collective* collective) {
   const auto& training = config.training();
   at::set_num_threads(config.cluster().threads_per_process());
   LogInfo("LibTorch uses ", at::get_num_threads(), " thread(s), for ",
@@ -64,6 +65,8 @@ absl::StatusOr<std::unique_ptr<PolicyTrainer>> CreatePolicyTrainer(
   options.gradient_checkpointing = training.gradient_checkpointing();
   options.parallel_backwards = training.parallel_backwards();
   options.run_seed = config.run().seed();
+  options.rank = collective->rank();
+  options.rank_mean = RankMean(collective);
   return CreateDdpoTrainer(options, std::move(pipeline));
 }
 

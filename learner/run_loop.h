@@ -3,14 +3,18 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "common/base/clock.h"
 #include "common/metrics/learner_metrics.h"
 #include "ddpo/config/v1/config.pb.h"
 #include "learner/checkpoint.h"
+#include "learner/collective/collective.h"
 #include "learner/coordinator.h"
+#include "learner/epoch_report.h"
 #include "learner/policy_store.h"
 #include "learner/policy_trainer.h"
 #include "learner/run_files.h"
@@ -23,6 +27,7 @@ namespace ddpo {
 
 // What the run loop works with. All outlive it.
 struct RunParts {
+  Collective* collective = nullptr;
   TaskPlanner* planner = nullptr;
   Coordinator* coordinator = nullptr;
   TrajectoryBuffer* buffer = nullptr;
@@ -39,43 +44,59 @@ struct RunParts {
 //
 // Nothing that comes out depends on timing: tasks follow from the configuration, samples are
 // trained in the order of task and index, and the policy version of a task is fixed.
+//
+// Every rank runs it, in step with the others. Each collects and trains on its own share of the
+// samples; the rewards of all make every rank's advantages. Rank 0 alone hands out tasks, publishes
+// policies and writes the run's folder; a checkpoint needs nothing of the others, as all ranks have
+// the same weights, optimizer and statistics.
 class RunLoop {
  public:
   RunLoop(const config::v1::Config& config, RunParts parts, Clock* clock = Clock::Real())
       : config_(config), parts_(parts), clock_(clock) {}
 
-  // Takes up a checkpoint. Before Run.
-  absl::Status Restore(const Checkpoint& checkpoint);
+  // Takes up rank 0's checkpoint if it has one; the other ranks pass nothing. Before Run.
+  absl::Status Restore(const std::optional<Checkpoint>& checkpoint);
+
+  // Where each rank takes trajectories; empty for the coordinator's own address. Before Run.
+  void SetIngestAddresses(std::vector<std::string> addresses) {
+    ingest_addresses_ = std::move(addresses);
+  }
 
   // Runs the epochs that are left. OK when the run is complete; CANCELLED when `stopping` answered
-  // true (asked several times a second), with everything saved that is complete; any other status
-  // is why the run failed.
+  // true on a rank (asked several times a second), with everything saved that is complete; any
+  // other status is why the run failed. DATA_LOSS names the ranks whose weights differ.
   absl::Status Run(const std::function<bool()>& stopping);
 
  private:
-  struct EpochResult {
-    UpdateMetrics update;
-    std::vector<double> rewards;
-    std::map<std::string, double> reward_details;  // sums
-    std::map<std::string, double> actor_seconds;   // sums
-    int64_t staleness = 0;
-    double collect_seconds = 0, advantage_seconds = 0, update_seconds = 0, publish_seconds = 0;
-  };
+  bool leads() const { return parts_.collective->rank() == 0; }
 
   absl::Status RunEpoch(int64_t epoch, const std::function<bool()>& stopping);
+  // Returns once all ranks have called it.
+  absl::Status WaitForRanks();
+  // From now on samples of epochs up to this one are taken, and then their tasks go out.
+  absl::Status PlanUpTo(int64_t last_epoch);
+  // Waits until every rank has its share of the epoch, and takes this rank's out.
   absl::StatusOr<std::vector<TrainingSample>> Collect(int64_t epoch,
                                                       const std::function<bool()>& stopping);
+  // Tells the other ranks how far this one is and hears of them: whether all have their share.
+  absl::StatusOr<bool> CompareRanks(int64_t epoch, bool complete, bool stopping);
+  // Weighs the samples, trains on them and checks that all ranks have come to the same policy,
+  // which it returns.
+  absl::StatusOr<std::string> Update(const std::vector<TrainingSample>& samples,
+                                     EpochReport* report);
   // The trainer's policy; counts one that is not finite.
   absl::StatusOr<std::string> SerializePolicy();
-  // Publishes the trainer's policy under this version, in which all tasks that wait for it go out.
-  absl::Status Publish(int64_t version);
+  // Publishes a policy under this version, in which all tasks that wait for it go out.
+  void Publish(int64_t version, std::string policy);
   absl::Status Save(int64_t epochs_done);
-  absl::Status Report(int64_t epoch, const EpochResult& result);
-  void PlanUpTo(int64_t last_epoch);
+  // Writes and exports what the epoch came to.
+  absl::Status Report(EpochReport report);
+  double ElapsedSeconds() const;
 
   const config::v1::Config config_;
   const RunParts parts_;
   Clock* const clock_;
+  std::vector<std::string> ingest_addresses_;
   int64_t next_epoch_ = 0;
   int64_t planned_epochs_ = 0;
   int64_t saved_epochs_ = -1;                         // of the newest checkpoint

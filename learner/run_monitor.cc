@@ -3,6 +3,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "learner/ledger.h"
 
 namespace ddpo {
 
@@ -51,6 +52,11 @@ absl::Time RunMonitor::LastProgress() {
   return progress_;
 }
 
+void RunMonitor::SetOtherRanks(std::vector<cluster::v1::RankProgress> others) {
+  absl::MutexLock lock(&mutex_);
+  others_ = std::move(others);
+}
+
 void RunMonitor::SetLastMetrics(const std::string& json) {
   absl::MutexLock lock(&mutex_);
   last_metrics_ = json;
@@ -68,9 +74,10 @@ cluster::v1::GetStatusResponse RunMonitor::Status() const {
   status.set_generation(coordinator_->generation());
   status.set_policy_version(coordinator_->policy_version());
   status.set_epochs_total(epochs_total_);
-  *status.mutable_ledger() = buffer_->ledger();
+  std::vector<cluster::v1::RankProgress> ranks;
   {
     absl::MutexLock lock(&mutex_);
+    ranks = others_;
     status.set_phase(phase_);
     status.set_epoch(epoch_);
     status.set_last_metrics_json(last_metrics_);
@@ -82,15 +89,19 @@ cluster::v1::GetStatusResponse RunMonitor::Status() const {
                                           ? -1
                                           : absl::ToDoubleSeconds(now - checkpoint_time_));
   }
-  const TrajectoryBuffer::Progress progress = buffer_->EpochProgress(status.epoch());
-  status.set_phase_done(progress.have);
-  status.set_phase_total(progress.want);
+  ranks.push_back(buffer_->Report(status.epoch()));
+  std::map<std::string, int64_t> delivered;
+  for (const cluster::v1::RankProgress& rank : ranks) {
+    AddLedger(rank.ledger(), status.mutable_ledger());
+    status.set_phase_done(status.phase_done() + rank.epoch_have());
+    status.set_phase_total(status.phase_total() + rank.epoch_want());
+    for (const auto& [actor, count] : rank.delivered()) delivered[actor] += count;
+  }
   status.set_tasks_leased(coordinator_->leases());
   status.set_tasks_waiting(coordinator_->waiting_tasks());
   status.set_leases_expired(coordinator_->expired_leases());
   status.set_tasks_failed(coordinator_->failed_tasks());
   status.mutable_failures()->insert(failures_.begin(), failures_.end());
-  const auto delivered = buffer_->delivered();
   for (cluster::v1::ActorStatus& actor : coordinator_->ActorStatuses()) {
     if (const auto count = delivered.find(actor.actor_id()); count != delivered.end()) {
       actor.set_samples_delivered(count->second);

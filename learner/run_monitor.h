@@ -2,12 +2,14 @@
 
 #include <map>
 #include <string>
+#include <vector>
 
 #include "absl/base/thread_annotations.h"
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "common/base/clock.h"
 #include "ddpo/cluster/v1/cluster.pb.h"
+#include "ddpo/cluster/v1/ranks.pb.h"
 #include "learner/coordinator.h"
 #include "learner/trajectory_buffer.h"
 
@@ -30,9 +32,12 @@ class RunMonitor {
   void SetCheckpoint(int64_t epochs, bool written);
   // Notes progress where samples, phase or policy have changed since the last call; its time.
   absl::Time LastProgress();
+  // What the other ranks last said of the epoch.
+  void SetOtherRanks(std::vector<cluster::v1::RankProgress> others);
   void SetLastMetrics(const std::string& json);
   void SetError(const std::string& error);
 
+  // Of all ranks: this one's numbers as they are now, the others' as last heard.
   cluster::v1::GetStatusResponse Status() const;
 
  private:
@@ -51,6 +56,7 @@ class RunMonitor {
   std::string progress_mark_ ABSL_GUARDED_BY(mutex_);
   int64_t checkpoint_epochs_ ABSL_GUARDED_BY(mutex_) = -1;
   absl::Time checkpoint_time_ ABSL_GUARDED_BY(mutex_) = absl::InfinitePast();
+  std::vector<cluster::v1::RankProgress> others_ ABSL_GUARDED_BY(mutex_);
 };
 
 }  // namespace ddpo

@@ -133,7 +133,7 @@ absl::StatusOr<UpdateMetrics> RwrEpoch::Run(const EpochSamples& samples, Gradien
   const auto steps = static_cast<int64_t>(std::ceil(mean_count / step_size));
   EpochMetrics metrics;
   for (int inner = 0; inner < options_.inner_epochs; ++inner) {
-    const ShuffleKey key{options_.run_seed, samples.epoch, inner};
+    const ShuffleKey key{options_.run_seed, samples.epoch, inner, options_.rank};
     const std::vector<int64_t> order = ShuffleSamples(key, count);
     for (int64_t step = 0; step < steps; ++step) {
       const int64_t begin = count * step / steps, end = count * (step + 1) / steps;

@@ -19,6 +19,8 @@ struct RwrEpochOptions {
   int inner_epochs = 5;
   // Seeds shuffles, timesteps and noise.
   uint64_t run_seed = 42;
+  // This rank of the learner.
+  int rank = 0;
 };
 
 // The update of reward-weighted regression, as the authors' JAX code does it: decodes each sample's

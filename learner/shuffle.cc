@@ -3,8 +3,10 @@
 #include <algorithm>
 #include <numeric>
 #include <random>
+#include <string>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "absl/strings/string_view.h"
 #include "common/base/random.h"
 
@@ -12,7 +14,9 @@ namespace ddpo {
 namespace {
 
 std::mt19937_64 MakeGenerator(const ShuffleKey& key, absl::string_view purpose) {
-  return std::mt19937_64(DeriveSeed(key.run_seed, purpose, static_cast<uint64_t>(key.epoch),
+  const std::string of_rank =
+      key.rank == 0 ? std::string(purpose) : absl::StrCat(purpose, " of rank ", key.rank);
+  return std::mt19937_64(DeriveSeed(key.run_seed, of_rank, static_cast<uint64_t>(key.epoch),
                                     static_cast<uint64_t>(key.inner_epoch)));
 }
 

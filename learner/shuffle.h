@@ -10,6 +10,8 @@ struct ShuffleKey {
   uint64_t run_seed = 0;
   int64_t epoch = 0;
   int64_t inner_epoch = 0;
+  // Whose samples: each rank shuffles its own share.
+  int rank = 0;
 };
 
 // A permutation of 0 … count−1: the order in which a pass takes its samples.

@@ -3,6 +3,8 @@
 #include <ATen/core/grad_mode.h>
 
 #include <algorithm>
+#include <cmath>
+#include <utility>
 #include <vector>
 
 #include "common/base/status_macros.h"
@@ -70,10 +72,16 @@ absl::StatusOr<StepMetrics> TrainingStep(const Pipeline& pipeline, const Objecti
   if (units.count == 0) {
     gradient = ZeroGradient(policy.parameters());
   } else {
-    DDPO_ASSIGN_OR_RETURN(
-        gradient,
-        workers.SumGradients(policy.parameters(),
-                             {.count = units.count, .loss = loss_of, .name = units.name}));
+    auto sum = workers.SumGradients(policy.parameters(),
+                                    {.count = units.count, .loss = loss_of, .name = units.name});
+    if (!sum.ok()) {
+      // The other ranks wait for this one's gradient. What is not a number reaches them all, so
+      // that they fail for the same reason.
+      at::Tensor nothing = ZeroGradient(policy.parameters()).fill_(NAN);
+      if (options.all_reduce) (void)options.all_reduce(nothing);
+      return sum.status();
+    }
+    gradient = *std::move(sum);
   }
   if (options.all_reduce) DDPO_RETURN_IF_ERROR(options.all_reduce(gradient));
   StepMetrics metrics = Summarize(unit_metrics);

@@ -142,16 +142,24 @@ TrajectoryBuffer::Progress TrajectoryBuffer::EpochProgress(int64_t epoch) const 
   return ProgressLocked(epoch);
 }
 
-absl::StatusOr<std::vector<TrainingSample>> TrajectoryBuffer::TakeEpoch(int64_t epoch,
-                                                                        absl::Time deadline) {
+bool TrajectoryBuffer::CompleteLocked(int64_t epoch) const {
+  const Progress progress = ProgressLocked(epoch);
+  return progress.want > 0 && progress.have == progress.want;
+}
+
+bool TrajectoryBuffer::WaitForEpoch(int64_t epoch, absl::Time deadline) const {
   absl::MutexLock lock(&mutex_);
-  const auto ready = [this, epoch] {
+  const auto complete = [this, epoch] {
     mutex_.AssertHeld();
-    const Progress progress = ProgressLocked(epoch);
-    return progress.want > 0 && progress.have == progress.want;
+    return CompleteLocked(epoch);
   };
-  if (!mutex_.AwaitWithDeadline(absl::Condition(&ready), deadline)) {
-    return absl::DeadlineExceededError(absl::StrCat("epoch ", epoch, " is not complete"));
+  return mutex_.AwaitWithDeadline(absl::Condition(&complete), deadline);
+}
+
+absl::StatusOr<std::vector<TrainingSample>> TrajectoryBuffer::TakeEpoch(int64_t epoch) {
+  absl::MutexLock lock(&mutex_);
+  if (!CompleteLocked(epoch)) {
+    return absl::FailedPreconditionError(absl::StrCat("epoch ", epoch, " is not complete"));
   }
   std::vector<TrainingSample> samples;
   for (auto it = tasks_.begin(); it != tasks_.end();) {  // by task id, which is the planned order
@@ -186,9 +194,15 @@ void TrajectoryBuffer::RestoreLedger(const cluster::v1::Ledger& saved) {
   ledger_.Restore(saved);
 }
 
-std::map<std::string, int64_t> TrajectoryBuffer::delivered() const {
+cluster::v1::RankProgress TrajectoryBuffer::Report(int64_t epoch) const {
   absl::MutexLock lock(&mutex_);
-  return delivered_;
+  cluster::v1::RankProgress report;
+  *report.mutable_ledger() = ledger_.ToProto();
+  const Progress progress = ProgressLocked(epoch);
+  report.set_epoch_have(progress.have);
+  report.set_epoch_want(progress.want);
+  report.mutable_delivered()->insert(delivered_.begin(), delivered_.end());
+  return report;
 }
 
 }  // namespace ddpo

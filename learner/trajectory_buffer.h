@@ -12,6 +12,7 @@
 #include "absl/synchronization/mutex.h"
 #include "absl/time/time.h"
 #include "ddpo/cluster/v1/cluster.pb.h"
+#include "ddpo/cluster/v1/ranks.pb.h"
 #include "learner/ledger.h"
 #include "learner/policy_trainer.h"
 
@@ -47,9 +48,11 @@ class TrajectoryBuffer {
   };
   Progress EpochProgress(int64_t epoch) const;
 
-  // Waits until all samples of the epoch are here and takes them out, by task and sample index.
-  // DEADLINE_EXCEEDED if they are not in time.
-  absl::StatusOr<std::vector<TrainingSample>> TakeEpoch(int64_t epoch, absl::Time deadline);
+  // Waits until all samples of the epoch are here; false if they are not in time.
+  bool WaitForEpoch(int64_t epoch, absl::Time deadline) const;
+  // Takes the epoch's samples out, by task and sample index. FAILED_PRECONDITION if they are not
+  // all here.
+  absl::StatusOr<std::vector<TrainingSample>> TakeEpoch(int64_t epoch);
 
   // Puts the numbers of `count` samples that TakeEpoch gave into the ledger as trained.
   void MarkTrained(int64_t count);
@@ -59,8 +62,8 @@ class TrajectoryBuffer {
   cluster::v1::Ledger ledger() const;
   void RestoreLedger(const cluster::v1::Ledger& saved);
 
-  // Samples taken from each actor in this generation.
-  std::map<std::string, int64_t> delivered() const;
+  // What all of this rank's samples, and those of the epoch, have come to.
+  cluster::v1::RankProgress Report(int64_t epoch) const;
 
  private:
   struct Task {
@@ -71,6 +74,7 @@ class TrajectoryBuffer {
   std::string Fault(const cluster::v1::TrajectorySample& sample, const Task& task) const
       ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   Progress ProgressLocked(int64_t epoch) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  bool CompleteLocked(int64_t epoch) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int num_steps_;
   const int rank_;
@@ -79,6 +83,7 @@ class TrajectoryBuffer {
   int64_t done_before_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
   // Shape of the first latent, which all others must have.
   std::vector<int> latent_shape_ ABSL_GUARDED_BY(mutex_);
+  // Samples taken from each actor in this generation.
   std::map<std::string, int64_t> delivered_ ABSL_GUARDED_BY(mutex_);
   Ledger ledger_ ABSL_GUARDED_BY(mutex_);
 };

@@ -231,6 +231,12 @@ absl::Status ValidateConfig(const Config& config) {
                  "cluster.learner_ranks (",
                  step_samples, " × ", config.cluster().learner_ranks(), ")");
   }
+  const int ranks = config.cluster().learner_ranks();
+  if (sampling.samples_per_epoch() % (static_cast<int64_t>(sampling.batch_size()) * ranks) != 0) {
+    return fault("sampling.samples_per_epoch: ", sampling.samples_per_epoch(),
+                 " is not a multiple of sampling.batch_size × cluster.learner_ranks (",
+                 sampling.batch_size(), " × ", ranks, "): every rank gets as many tasks");
+  }
   DDPO_RETURN_IF_ERROR(ValidateObjective(config));
   if (training.stat_min_count() > training.stat_buffer_size()) {
     return fault("training.stat_min_count: ", training.stat_min_count(),

@@ -89,16 +89,17 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& r)
       run_failures(
           CounterFamily(r, "ddpo_learner_run_failures_total",
                         "Starts of the run that ended with an error, by reason: non_finite "
-                        "(a loss, gradient or weight), tasks (one failed too often) or "
-                        "other. Kept in the run's folder."),
-          "reason", {"non_finite", "tasks"}),
+                        "(a loss, gradient or weight), tasks (one failed too often), ranks "
+                        "(one died or hung), weights (the ranks' differed) or other. Kept in "
+                        "the run's folder."),
+          "reason", {"non_finite", "tasks", "ranks", "weights"}),
       phase_seconds(HistogramFamily(r, "ddpo_learner_phase_seconds",
                                     "Seconds that a phase of an epoch took."),
                     "phase", {"collect", "advantages", "update", "publish", "checkpoint"}, {},
                     PhaseSeconds()),
       idle_seconds(CounterFamily(r, "ddpo_learner_idle_seconds_total",
                                  "Seconds in which the learner waited, by what it waited for."),
-                   "cause", {"samples", "actors"}),
+                   "cause", {"samples", "ranks", "actors"}),
       progress_timestamp(GaugeFamily(r, "ddpo_learner_progress_timestamp_seconds",
                                      "Unix time at which the learner last took a sample over, "
                                      "trained an epoch or published.")

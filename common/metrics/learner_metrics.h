@@ -46,12 +46,14 @@ class LearnerMetrics {
   prometheus::Counter& optimizer_steps;
   prometheus::Counter& weights_unchanged;
   prometheus::Counter& non_finite_refused;
-  // By reason: non_finite, tasks, other. Goes on where the run's earlier starts left it.
+  // By reason: non_finite, tasks, ranks, weights, other. Goes on where the run's earlier starts
+  // left it.
   LabelSet<prometheus::Counter> run_failures;
 
   // By phase of an epoch: collect, advantages, update, publish, checkpoint.
   LabelSet<prometheus::Histogram> phase_seconds;
-  // By cause: samples (none to train on), actors (none to take the policy).
+  // By cause: samples (none to train on), ranks (others are not that far), actors (none to take the
+  // policy).
   LabelSet<prometheus::Counter> idle_seconds;
   prometheus::Gauge& progress_timestamp;
   prometheus::Gauge& checkpoint_timestamp;

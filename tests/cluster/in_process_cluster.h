@@ -8,6 +8,7 @@
 #include <string>
 #include <thread>
 #include <utility>
+#include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "actor/learner_client.h"
@@ -16,8 +17,11 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "common/metrics/actor_metrics.h"
+#include "learner/collective/single_rank.h"
 #include "learner/learner.h"
+#include "learner/run_files.h"
 #include "tests/testing/fake_training.h"
+#include "tests/testing/thread_ranks.h"
 
 namespace ddpo::testing {
 
@@ -37,10 +41,23 @@ checkpoint: {every_epochs: 1, keep: 10}
   return *config;
 }
 
+// The generation of the next start of a run.
+inline uint64_t CountStart(const std::string& run_dir) {
+  RunFiles files(run_dir);
+  EXPECT_TRUE(files.Prepare().ok());
+  return *files.NextGeneration();
+}
+
 // A learner with a fake trainer that runs on a thread of its own.
 class InProcessLearner {
  public:
-  InProcessLearner(const config::v1::Config& config, const std::string& run_dir) {
+  // The only rank of its group.
+  InProcessLearner(const config::v1::Config& config, const std::string& run_dir)
+      : InProcessLearner(config, run_dir, std::make_unique<SingleRank>(CountStart(run_dir))) {}
+  // One rank. All ranks have to be constructed at the same time.
+  InProcessLearner(const config::v1::Config& config, const std::string& run_dir,
+                   Collective* collective)
+      : trainer_(collective) {
     LearnerOptions options;
     options.config = config;
     options.run_dir = run_dir;
@@ -48,7 +65,7 @@ class InProcessLearner {
     // Ending a metrics server takes two seconds.
     options.metrics_listen.clear();
     options.drain = absl::Milliseconds(200);
-    auto learner = Learner::Start(options, &trainer_);
+    auto learner = Learner::Start(options, &trainer_, collective);
     start_status_ = learner.status();
     if (learner.ok()) learner_ = *std::move(learner);
   }
@@ -76,12 +93,48 @@ class InProcessLearner {
   }
 
  private:
+  InProcessLearner(const config::v1::Config& config, const std::string& run_dir,
+                   std::unique_ptr<SingleRank> single_rank)
+      : InProcessLearner(config, run_dir, single_rank.get()) {
+    single_rank_ = std::move(single_rank);
+  }
+
   HashingTrainer trainer_;
+  std::unique_ptr<SingleRank> single_rank_;
   std::unique_ptr<Learner> learner_;
   absl::Status start_status_;
   absl::Status status_;
   std::atomic<bool> stopping_{false};
   std::thread thread_;
+};
+
+// All ranks of a learner, in threads of this process.
+class InProcessRanks {
+ public:
+  InProcessRanks(const config::v1::Config& config, const std::string& run_dir)
+      : group_(config.cluster().learner_ranks(), CountStart(run_dir)), ranks_(group_.size()) {
+    group_.Run([&](Collective& collective) {
+      ranks_[collective.rank()] = std::make_unique<InProcessLearner>(config, run_dir, &collective);
+    });
+    for (const auto& rank : ranks_) EXPECT_TRUE(rank->start_status().ok()) << rank->start_status();
+  }
+
+  InProcessLearner& operator[](int rank) { return *ranks_[rank]; }
+  const std::string& address() { return (*ranks_[0])->address(); }
+
+  void Start() {
+    for (auto& rank : ranks_) rank->Start();
+  }
+  // How each rank ended.
+  std::vector<absl::Status> Join() {
+    std::vector<absl::Status> statuses;
+    for (auto& rank : ranks_) statuses.push_back(rank->Join());
+    return statuses;
+  }
+
+ private:
+  ThreadRanks group_;
+  std::vector<std::unique_ptr<InProcessLearner>> ranks_;
 };
 
 // An actor with a fake sampler that runs on threads of its own.

@@ -364,7 +364,8 @@ TEST(InProcessClusterTest, HealthChecksOfProgressFailOnceTheRunsThreadHangs) {
     options.metrics_listen.clear();
     options.stall = stall;
     HashingTrainer trainer;
-    auto learner = Learner::Start(options, &trainer);
+    SingleRank single_rank(/*generation=*/1);
+    auto learner = Learner::Start(options, &trainer, &single_rank);
     EXPECT_TRUE(learner.ok()) << learner.status();
     // Run is not called, so nothing beats.
     return testing::CheckHealth(*CreateChannel((*learner)->address()), kProgressHealth);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <map>
 #include <memory>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/base/files.h"
+#include "common/base/free_port.h"
 #include "common/base/subprocess.h"
 #include "tests/testing/paths.h"
 #include "tests/testing/temp_dir.h"
@@ -27,19 +29,22 @@ inline constexpr absl::Duration kPatience = absl::Minutes(4);
 // How often a test looks for what another process does.
 inline constexpr absl::Duration kPoll = absl::Milliseconds(5);
 
-// A real cluster: one learner, one reward server, actors, each a process, in a folder of its own.
+// A real cluster: the learner's ranks, one reward server, actors, each a process, in a folder of
+// its own. Rank 0 is called `learner`, the others are `learner-1` and so on.
 class ProcessCluster {
  public:
   // Further flags by the kind of process: learner, reward, actor. {} in them stands for the
   // cluster's folder.
   using Flags = std::map<std::string, std::vector<std::string>>;
 
-  // `prepare` gets the folder first.
+  // `prepare` gets the folder first. Without `start` nothing runs yet.
   explicit ProcessCluster(const std::string& config_yaml, Flags flags = {},
-                          const std::function<void(const TempDir&)>& prepare = {})
-      : flags_(std::move(flags)) {
+                          const std::function<void(const TempDir&)>& prepare = {}, int ranks = 1,
+                          bool start = true)
+      : flags_(std::move(flags)), ranks_(ranks) {
     if (prepare) prepare(dir_);
     EXPECT_TRUE(WriteFileAtomically(dir_ / "config.yaml", config_yaml).ok());
+    if (!start) return;
     StartLearner();
     StartRewardServer();
   }
@@ -50,11 +55,31 @@ class ProcessCluster {
     }
   }
 
+  // All ranks.
   void StartLearner() {
-    Start("learner", WithFlags("learner", {"ddpo-learner", "--config", dir_ / "config.yaml",
-                                           "--run-dir", dir_ / "run", "--listen", Listen("learner"),
-                                           "--address-file", dir_ / "learner.address"}));
-    WaitForAddress("learner");
+    const std::string store = absl::StrCat("127.0.0.1:", *FreePort());
+    for (int rank = 0; rank < ranks_; ++rank) {
+      const std::string name = RankName(rank);
+      Start(name,
+            WithFlags("learner", {"ddpo-learner", "--config", dir_ / "config.yaml", "--run-dir",
+                                  dir_ / "run", "--listen", Listen(name), "--address-file",
+                                  dir_ / (name + ".address"), "--rank", absl::StrCat(rank),
+                                  "--store", store, "--advertise", Address(name)}));
+    }
+    for (int rank = 0; rank < ranks_; ++rank) WaitForAddress(RankName(rank));
+  }
+  // The address that a process, which is not started yet, will listen on.
+  std::string Reserve(const std::string& name) {
+    return addresses_[name] = absl::StrCat("127.0.0.1:", *FreePort());
+  }
+  // From now on others are told that the process is there.
+  void Route(const std::string& name, const std::string& address) { routes_[name] = address; }
+  // NAME=VALUE for the process's next starts.
+  void SetEnvironment(const std::string& name, std::vector<std::string> environment) {
+    environment_[name] = std::move(environment);
+  }
+  static std::string RankName(int rank) {
+    return rank == 0 ? "learner" : absl::StrCat("learner-", rank);
   }
   void StartRewardServer() {
     Start("reward", WithFlags("reward", {"ddpo-reward-server", "--scorers", "jpeg_compressibility",
@@ -64,9 +89,9 @@ class ProcessCluster {
   }
   // With the base model that the configuration names, or another.
   void StartActor(const std::string& name, const std::string& model = "") {
-    std::vector<std::string> argv = {"ddpo-actor",        "--actor-id",          name,
-                                     "--learner",         addresses_["learner"], "--reward",
-                                     addresses_["reward"]};
+    std::vector<std::string> argv = {"ddpo-actor",     "--actor-id",       name,
+                                     "--learner",      Address("learner"), "--reward",
+                                     Address("reward")};
     if (!model.empty()) argv.insert(argv.end(), {"--model", model});
     Start(name, WithFlags("actor", std::move(argv)));
   }
@@ -76,6 +101,8 @@ class ProcessCluster {
     processes_.at(name)->Kill(SIGKILL);
     EXPECT_TRUE(processes_.at(name)->Wait(kPatience).has_value());
   }
+  // How it ended, if it has.
+  std::optional<ExitStatus> Poll(const std::string& name) { return processes_.at(name)->Poll(); }
   void Signal(const std::string& name, int signal) { processes_.at(name)->Kill(signal); }
   ExitStatus Wait(const std::string& name) {
     const auto status = processes_.at(name)->Wait(kPatience);
@@ -127,16 +154,22 @@ class ProcessCluster {
   }
   void Start(const std::string& name, std::vector<std::string> argv) {
     argv[0] = ProgramPath(argv[0]);
+    std::vector<std::string> environment = environment_[name];
+    environment.push_back("OMP_NUM_THREADS=1");
     auto process = Subprocess::Start({.argv = std::move(argv),
                                       .log_file = dir_ / (name + ".log"),
-                                      .environment = {"OMP_NUM_THREADS=1"}});
+                                      .environment = std::move(environment)});
     ASSERT_TRUE(process.ok()) << process.status();
     processes_[name] = *std::move(process);
   }
-  // The last start's address, so that clients find a process again.
+  // The same at each start, so that clients find a process again.
   std::string Listen(const std::string& name) {
-    const auto last = addresses_.find(name);
-    return last == addresses_.end() ? "127.0.0.1:0" : last->second;
+    return addresses_.contains(name) ? addresses_[name] : Reserve(name);
+  }
+  // Where others find it; empty where it says so itself.
+  std::string Address(const std::string& name) {
+    const auto route = routes_.find(name);
+    return route != routes_.end() ? route->second : addresses_[name];
   }
   void WaitForAddress(const std::string& name) {
     const std::string path = dir_ / (name + ".address");
@@ -151,7 +184,10 @@ class ProcessCluster {
 
   TempDir dir_;
   Flags flags_;
+  const int ranks_;
   std::map<std::string, std::string> addresses_;
+  std::map<std::string, std::string> routes_;
+  std::map<std::string, std::vector<std::string>> environment_;
   std::map<std::string, std::unique_ptr<Subprocess>> processes_;
 };
 

@@ -360,5 +360,36 @@ TEST_F(CoordinatorTest, ForgetsActorsThatAreSilentForLong) {
   EXPECT_THAT(coordinator_->ActorStatuses(), IsEmpty());
 }
 
+TEST_F(CoordinatorTest, ATaskThatAnotherRankHasTakenIsNotHandedOutAgain) {
+  coordinator_->Publish(0);
+  coordinator_->AddTasks({Task(0, 0, 0)});
+  LeaseCall call;
+  Lease(&call, "actor-0");
+  auto request = From<cluster::v1::CompleteTaskRequest>("actor-0", 1, /*generation=*/6);
+  request.set_task_id("e0-b0");
+  EXPECT_EQ(coordinator_->CompleteTask(request).code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_EQ(coordinator_->leases(), 1);
+  request.set_generation(7);
+  EXPECT_TRUE(coordinator_->CompleteTask(request).ok());
+  EXPECT_TRUE(coordinator_->CompleteTask(request).ok());  // a response may have been lost
+  EXPECT_EQ(coordinator_->leases(), 0);
+  EXPECT_EQ(coordinator_->waiting_tasks(), 0);
+}
+
+// An actor that dies between its last ack and CompleteTask leaves its lease to run out.
+TEST_F(CoordinatorTest, ForgetsTasksOfAnEpochThatIsComplete) {
+  coordinator_->Publish(1);
+  coordinator_->AddTasks({Task(0, 0, 0), Task(0, 1, 0), Task(1, 0, 1)});
+  LeaseCall leased;
+  Lease(&leased, "actor-0");
+  coordinator_->CompleteEpoch(0);
+  EXPECT_EQ(coordinator_->leases(), 0);
+  Pass(absl::Seconds(31));
+  LeaseCall next;
+  Lease(&next, "actor-1");
+  EXPECT_EQ(next.task_id(), "e1-b0");
+  EXPECT_EQ(coordinator_->waiting_tasks(), 0);
+}
+
 }  // namespace
 }  // namespace ddpo

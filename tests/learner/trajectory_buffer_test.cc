@@ -93,7 +93,7 @@ TEST_F(TrajectoryBufferTest, GivesAnEpochByTaskAndIndexHoweverItCame) {
            {"e0-b1", 1}, {"e0-b0", 1}, {"e0-b1", 0}, {"e0-b0", 0}}) {
     EXPECT_EQ(Offer(Sample(task, 0, index)), SampleAck::TAKEN);
   }
-  const auto samples = buffer_.TakeEpoch(0, absl::Now());
+  const auto samples = buffer_.TakeEpoch(0);
   ASSERT_TRUE(samples.ok()) << samples.status();
   std::vector<std::string> order;
   for (const TrainingSample& sample : *samples) {
@@ -127,14 +127,15 @@ TEST_F(TrajectoryBufferTest, CallsASampleOfATrainedEpochADuplicate) {
   for (const char* task : {"e0-b0", "e0-b1"}) {
     for (int i : {0, 1}) Offer(Sample(task, 0, i));
   }
-  ASSERT_TRUE(buffer_.TakeEpoch(0, absl::Now()).ok());
+  ASSERT_TRUE(buffer_.TakeEpoch(0).ok());
   EXPECT_EQ(Offer(Sample("e0-b0", 0, 0)), SampleAck::DUPLICATE);
   EXPECT_TRUE(last_.task_complete);
 }
 
 TEST_F(TrajectoryBufferTest, WaitsForTheWholeEpoch) {
   Offer(Sample("e0-b0", 0, 0));
-  EXPECT_EQ(buffer_.TakeEpoch(0, absl::Now()).status().code(), absl::StatusCode::kDeadlineExceeded);
+  EXPECT_FALSE(buffer_.WaitForEpoch(0, absl::Now()));
+  EXPECT_EQ(buffer_.TakeEpoch(0).status().code(), absl::StatusCode::kFailedPrecondition);
 }
 
 TEST_F(TrajectoryBufferTest, RefusesAnOlderGeneration) {

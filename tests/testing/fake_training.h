@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -9,33 +10,43 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
 #include "actor/reward_client.h"
 #include "actor/sampler.h"
 #include "common/base/random.h"
 #include "common/base/sha256.h"
+#include "learner/collective/collective.h"
 #include "learner/policy_trainer.h"
 
 namespace ddpo::testing {
 
-// A trainer whose weights are a hash of all that it was ever given, in order: two runs end with the
-// same bytes only if every number of every sample came in the same place.
+// A trainer whose weights are a hash of all that it and the other ranks were ever given, in order
+// of task and sample: two runs end with the same bytes only if every number of every sample came
+// once.
 class HashingTrainer : public PolicyTrainer {
  public:
+  // Without a collective it is the only rank.
+  explicit HashingTrainer(Collective* collective = nullptr) : collective_(collective) {}
+
   absl::StatusOr<UpdateMetrics> TrainEpoch(absl::Span<const TrainingSample> samples,
                                            absl::Span<const double> advantages,
                                            int64_t epoch) override {
-    std::string seen = absl::StrCat(weights_, " epoch ", epoch);
+    if (!training_error_.ok()) return training_error_;
+    std::string lines;
     for (size_t i = 0; i < samples.size(); ++i) {
       const TrainingSample& sample = samples[i];
-      absl::StrAppend(&seen, " ", sample.task_id, "/", sample.sample_index, " ", sample.prompt,
-                      " v", sample.policy_version, " ");
+      std::string seen = absl::StrCat(sample.prompt, " v", sample.policy_version, " ");
       Append(sample.latents.data(), sample.latents.size() * sizeof(float), &seen);
       Append(sample.log_probs.data(), sample.log_probs.size() * sizeof(float), &seen);
       Append(&sample.reward, sizeof(double), &seen);
       Append(&advantages[i], sizeof(double), &seen);
       staleness_.push_back(epoch - sample.policy_version);
+      absl::StrAppend(&lines, sample.task_id, "/", sample.sample_index, " ", Sha256Hex(seen), "\n");
     }
-    weights_ = Sha256Hex(seen);
+    absl::StatusOr<std::string> all_lines = LinesOfAllRanks(lines);
+    if (!all_lines.ok()) return all_lines.status();
+    weights_ = Sha256Hex(absl::StrCat(weights_, " epoch ", epoch, "\n", *all_lines, fault_));
     UpdateMetrics metrics;
     metrics.loss = static_cast<double>(weights_[0]);
     metrics.weights_changed = !seems_idle_;
@@ -59,13 +70,33 @@ class HashingTrainer : public PolicyTrainer {
   // Says after each epoch that no weight has changed.
   void SeemIdle() { seems_idle_ = true; }
   void FailPolicies(absl::Status error) { policy_error_ = std::move(error); }
+  void FailTraining(absl::Status error) { training_error_ = std::move(error); }
+  // Computes other weights than it should from now on.
+  void ComputeWrongly() { fault_ = "a flipped bit"; }
 
  private:
+  absl::StatusOr<std::string> LinesOfAllRanks(const std::string& mine) {
+    if (collective_ == nullptr) return mine;
+    const auto ranks = collective_->AllGather(mine);
+    if (!ranks.ok()) return ranks.status();
+    std::vector<std::string> lines;
+    for (const std::string& rank : *ranks) {
+      for (const auto line : absl::StrSplit(rank, '\n', absl::SkipEmpty())) {
+        lines.emplace_back(line);
+      }
+    }
+    std::sort(lines.begin(), lines.end());
+    return absl::StrCat(absl::StrJoin(lines, "\n"), "\n");
+  }
+
   static void Append(const void* data, size_t size, std::string* out) {
     out->append(static_cast<const char*>(data), size);
   }
 
+  Collective* const collective_;
   std::string weights_ = "fresh";
+  std::string fault_;
+  absl::Status training_error_;
   std::vector<int64_t> staleness_;
   size_t padding_ = 0;
   bool seems_idle_ = false;

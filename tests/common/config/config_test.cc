@@ -7,6 +7,7 @@
 
 #include "common/base/random.h"
 #include "common/config/prompts.h"
+#include "common/config/same_run.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "tests/testing/paths.h"
@@ -394,6 +395,54 @@ TEST(PromptsTest, SkipsBlankLinesAndCommentsOfAFile) {
   auto prompts = LoadPrompts(config);
   ASSERT_TRUE(prompts.ok()) << prompts.status();
   EXPECT_THAT(*prompts, ElementsAre("a cat", "a dog"));
+}
+
+// ---- going on with a run
+
+config::v1::Config RunWith(const std::vector<std::string>& overrides) {
+  auto config = ParseConfig(
+      "model: m\nprompts: {list: [a cat]}\n"
+      "sampling: {samples_per_epoch: 64, batch_size: 4}\ntraining: {minibatch_size: 4}\n",
+      "test", overrides);
+  EXPECT_TRUE(config.ok()) << config.status();
+  return *config;
+}
+
+TEST(SameRunTest, ARunMayGoOnWithOtherProcessesButNotWithOtherNumbers) {
+  const config::v1::Config before = RunWith({});
+  EXPECT_TRUE(
+      CheckSameRun(before, RunWith({"run.epochs=7", "cluster.actors=9", "cluster.learner_ranks=2"}))
+          .ok());
+  const absl::Status other =
+      CheckSameRun(before, RunWith({"training.learning_rate=0.5", "training.minibatch_size=8"}));
+  EXPECT_EQ(other.code(), absl::StatusCode::kFailedPrecondition);
+  EXPECT_THAT(std::string(other.message()), HasSubstr("training.learning_rate: 0.0003 → 0.5"));
+  EXPECT_THAT(std::string(other.message()), HasSubstr("training.minibatch_size: 4 → 8"));
+}
+
+TEST(SameRunTest, SaysWhatAnotherNumberOfRanksChanges) {
+  const config::v1::Config before = RunWith({});
+  EXPECT_EQ(DescribeRankChange(before, RunWith({"run.epochs=7"})), "");
+  EXPECT_EQ(DescribeRankChange(before, RunWith({"cluster.learner_ranks=2"})),
+            "cluster.learner_ranks: 1 → 2: an optimizer step takes 8 samples (minibatch_size × "
+            "gradient_accumulation × learner_ranks), before it took 4, and a pass over an epoch's "
+            "samples 8 optimizer steps, before it took 16; so the weights will not be those of a "
+            "run that kept its ranks");
+  const config::v1::Config after =
+      RunWith({"cluster.learner_ranks=2", "training.minibatch_size=2"});
+  EXPECT_TRUE(CheckSameRun(before, after).ok());
+  EXPECT_THAT(DescribeRankChange(before, after),
+              HasSubstr("takes 4 samples as before, but other ones"));
+}
+
+TEST(SameRunTest, EveryRankHasToGetAsManyTasks) {
+  const auto config = ParseConfig(
+      "model: m\nprompts: {list: [a cat]}\ncluster: {learner_ranks: 4}\n"
+      "sampling: {samples_per_epoch: 64, batch_size: 32}\ntraining: {minibatch_size: 4}\n",
+      "test");
+  EXPECT_THAT(std::string(config.status().message()),
+              HasSubstr("sampling.samples_per_epoch: 64 is not a multiple of sampling.batch_size × "
+                        "cluster.learner_ranks (32 × 4): every rank gets as many tasks"));
 }
 
 }  // namespace
