@@ -34,9 +34,10 @@ class SupervisorTest : public ::testing::Test {
             }};
   }
 
-  std::unique_ptr<Supervisor> Make() {
+  std::unique_ptr<Supervisor> Make(absl::Duration group_patience = absl::Seconds(1)) {
     Supervisor::Options options;
     options.run_dir = run_dir_;
+    options.group_patience = group_patience;
     options.restart = {.first_wait = absl::Milliseconds(1), .longest_wait = absl::Milliseconds(1)};
     options.note = [this](const std::string& line) { notes_.push_back(line); };
     return std::make_unique<Supervisor>(options);
@@ -144,6 +145,46 @@ TEST_F(SupervisorTest, StopAsksFirstAndKillsWhatDoesNotListen) {
   supervisor->Stop("", absl::InfiniteDuration(), [] { return true; });
   EXPECT_EQ(Process(1)["pid"], 0);
   EXPECT_THAT(notes_, ::testing::ElementsAre(HasSubstr("killing deaf")));
+}
+
+TEST_F(SupervisorTest, AGroupOfWhichOneDiesIsStartedAgainAsAWhole) {
+  std::unique_ptr<Supervisor> supervisor = Make();
+  const auto address = [&](size_t index) { return Process(index).value("address", ""); };
+  for (const char* name : {"rank-0", "rank-1"}) {
+    ChildSpec spec =
+        Shell(name, "[ $0 = first ] && echo host:1 > $2 || echo again > $2; sleep 1000");
+    spec.group = "ranks";
+    supervisor->Add(spec);
+  }
+  supervisor->Add(Shell("other", "echo other:1 > $2; sleep 1000"));
+  ASSERT_TRUE(TickUntil(*supervisor, [&] {
+                return address(0) == "host:1" && address(1) == "host:1" && address(2) == "other:1";
+              }).ok());
+  const nlohmann::json rank_0 = Process(0);
+  const nlohmann::json other = Process(2);
+  ASSERT_EQ(kill(Process(1)["pid"], SIGKILL), 0);
+  ASSERT_TRUE(
+      TickUntil(*supervisor, [&] { return address(0) == "again" && address(1) == "again"; }).ok());
+  EXPECT_NE(Process(0)["pid"], rank_0["pid"]);
+  EXPECT_EQ(Process(0)["restarts"], 1);
+  EXPECT_EQ(Process(1)["restarts"], 1);
+  EXPECT_EQ(Process(2)["pid"], other["pid"]);
+  ASSERT_EQ(notes_.size(), 1u);
+  EXPECT_THAT(notes_[0], AllOf(HasSubstr("rank-1 ended with killed by signal 9"),
+                               HasSubstr("starting all of the ranks again")));
+}
+
+// A rank that another one's end has ended says less than that one.
+TEST_F(SupervisorTest, WaitsForTheMemberOfAGroupWhoseEndIsFinal) {
+  std::unique_ptr<Supervisor> supervisor = Make(/*group_patience=*/absl::Seconds(30));
+  ChildSpec first = Shell("rank-0", "exit 3");
+  ChildSpec second = Shell("rank-1", "sleep 0.2; echo the disk is full; exit 2");
+  first.group = second.group = "ranks";
+  supervisor->Add(first);
+  supervisor->Add(second);
+  const absl::Status status = TickUntil(*supervisor, [] { return false; });
+  EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the disk is full"));
 }
 
 }  // namespace

@@ -115,6 +115,51 @@ TEST(Up, StopsOnASignalAndGoesOnInItsFolder) {
   EXPECT_TRUE(std::filesystem::exists(run + "/lora/final.safetensors"));
 }
 
+// Two learner ranks: each gets one of an epoch's two tasks.
+TEST(Up, StartsAllLearnerRanksAgainWhenOneDies) {
+  const TempDir dir;
+  const std::string run = dir / "run";
+  Subprocess::Options options;
+  options.argv = {ProgramPath("ddpo"), "up", "--config", WriteConfig(dir.path(), 12),
+                  "--run-dir",         run,  "--set",    "cluster.learner_ranks=2"};
+  options.log_file = dir / "log";
+  auto process = Subprocess::Start(options);
+  ASSERT_TRUE(process.ok()) << process.status();
+  const absl::Time deadline = absl::Now() + absl::Minutes(2);
+  while (Lines(Contents(run + "/metrics.jsonl")) < 2 && absl::Now() < deadline) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  const nlohmann::json pids = nlohmann::json::parse(Contents(run + "/pids.json"));
+  for (const nlohmann::json& child : pids["processes"]) {
+    if (child["name"] == "learner-1") kill(child["pid"].get<pid_t>(), SIGKILL);
+  }
+  const std::optional<ExitStatus> exit = (*process)->Wait(absl::Minutes(3));
+  const std::string log = Contents(options.log_file);
+  ASSERT_TRUE(exit.has_value()) << log;
+  EXPECT_EQ(exit->code, 0) << log;
+  EXPECT_THAT(log,
+              HasSubstr("learner-1 ended with killed by signal 9 (Killed); starting all of the "
+                        "learner's ranks again"));
+  EXPECT_EQ(Lines(Contents(run + "/metrics.jsonl")), 12);
+  EXPECT_EQ(Contents(run + "/generation"), "2\n");
+}
+
+TEST(Up, GoesOnWithAnotherNumberOfLearnerRanksAndSaysWhatThatChanges) {
+  const TempDir dir;
+  const std::string run = dir / "run";
+  ASSERT_NO_FATAL_FAILURE(
+      StopInTheMiddle(dir, run, [](Subprocess& process) { process.Kill(SIGINT); }));
+  const CommandResult refused =
+      RunDdpo({"up", "--resume", run, "--set", "training.learning_rate=0.5"});
+  EXPECT_EQ(refused.exit_code, 1);
+  EXPECT_THAT(refused.output, HasSubstr("training.learning_rate: 0.0003 → 0.5"));
+  const CommandResult result = RunDdpo({"up", "--resume", run, "--set", "cluster.learner_ranks=2"});
+  EXPECT_EQ(result.exit_code, 0) << result.output;
+  EXPECT_THAT(result.output,
+              HasSubstr("cluster.learner_ranks: 1 → 2: an optimizer step takes 4 samples"));
+  EXPECT_EQ(Lines(Contents(run + "/metrics.jsonl")), 12);
+}
+
 // Makes certificates and a token, and returns the settings that name them.
 std::vector<std::string> SecuritySettings(const TempDir& dir) {
   const auto authority =

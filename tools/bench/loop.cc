@@ -40,7 +40,7 @@ absl::StatusOr<double> BenchLoop(const BenchOptions& options) {
     std::error_code ignored;
     std::filesystem::remove_all(run.path(), ignored);
   };
-  DDPO_RETURN_IF_ERROR(run.Prepare(config));
+  DDPO_RETURN_IF_ERROR(run.Prepare(config).status());
   ShutdownSignal shutdown;
   std::ofstream nowhere;
   DDPO_RETURN_IF_ERROR(

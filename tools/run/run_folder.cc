@@ -8,11 +8,11 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_join.h"
 #include "absl/strings/strip.h"
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
+#include "common/config/same_run.h"
 
 namespace ddpo {
 
@@ -38,20 +38,23 @@ std::vector<RunFolder::SavedLora> RunFolder::SavedLoras() const {
   return saved;
 }
 
-absl::Status RunFolder::Prepare(const config::v1::Config& config) const {
+absl::StatusOr<std::string> RunFolder::Prepare(const config::v1::Config& config) const {
   FileSystem* files = FileSystem::Real();
   for (const std::string& dir : {lora_dir(), samples_dir(), path_ + "/logs"}) {
     DDPO_RETURN_IF_ERROR(files->CreateDirectories(dir));
   }
-  if (!files->Exists(config_path())) {
-    return WriteFileAtomically(config_path(), ConfigToYaml(config));
+  std::string change;
+  if (files->Exists(config_path())) {
+    DDPO_ASSIGN_OR_RETURN(const config::v1::Config existing, LoadConfig(config_path()));
+    if (const absl::Status same = CheckSameRun(existing, config); !same.ok()) {
+      return absl::FailedPreconditionError(absl::StrCat(
+          path_, " holds a run with another config (", same.message(),
+          "); take another --run-dir, or go on with its own: ddpo up --resume ", path_));
+    }
+    change = DescribeRankChange(existing, config);
   }
-  DDPO_ASSIGN_OR_RETURN(config::v1::Config existing, LoadConfig(config_path()));
-  const std::vector<std::string> differences = ConfigDifferences(existing, config);
-  if (differences.empty()) return absl::OkStatus();
-  return absl::FailedPreconditionError(
-      absl::StrCat(path_, " holds a run with another config (", absl::StrJoin(differences, "; "),
-                   "); take another --run-dir, or go on with its own: ddpo up --resume ", path_));
+  DDPO_RETURN_IF_ERROR(WriteFileAtomically(config_path(), ConfigToYaml(config)));
+  return change;
 }
 
 }  // namespace ddpo

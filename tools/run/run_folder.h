@@ -3,7 +3,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/status/status.h"
+#include "absl/status/statusor.h"
 #include "ddpo/config/v1/config.pb.h"
 
 namespace ddpo {
@@ -33,10 +33,10 @@ class RunFolder {
   // lora/epoch_NNNN.safetensors, by epoch. Empty where there are none.
   std::vector<SavedLora> SavedLoras() const;
 
-  // Makes the folder ready for a run: creates it with its config.yaml or, where one with the same
-  // config is there, leaves it for the run to go on. FAILED_PRECONDITION names the keys in which
-  // its config differs.
-  absl::Status Prepare(const config::v1::Config& config) const;
+  // Makes the folder ready for a run: creates it with its config.yaml or, where a run is there that
+  // can go on with this config (CheckSameRun), makes it that run's. Says what the change does, for
+  // people, if there is anything to say. FAILED_PRECONDITION names the keys that stand against it.
+  absl::StatusOr<std::string> Prepare(const config::v1::Config& config) const;
 
  private:
   std::string path_;

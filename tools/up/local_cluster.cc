@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/base/free_port.h"
 #include "common/base/status_macros.h"
 #include "tools/status/cluster_status.h"
 
@@ -33,6 +34,8 @@ std::vector<std::string> SecurityFlags(const config::v1::SecurityConfig& securit
   }
   return arguments;
 }
+
+std::string LearnerName(int rank) { return absl::StrCat("learner-", rank); }
 
 std::string RewardServerName(int index) { return absl::StrCat("reward-server-", index); }
 
@@ -73,20 +76,14 @@ LocalCluster::LocalCluster(Options options)
                                                        Listen(last.metrics)};
                      }});
   }
-  supervisor_.Add({kLearner,
-                   /*serves=*/true,
-                   {kExitFailed, kExitBadConfig},
-                   [this](const ChildAddresses& last) {
-                     return std::vector<std::string>{Program("ddpo-learner"),
-                                                     "--config",
-                                                     options_.run_dir + "/config.yaml",
-                                                     "--run-dir",
-                                                     options_.run_dir,
-                                                     "--listen",
-                                                     Listen(last.service),
-                                                     "--metrics-listen",
-                                                     Listen(last.metrics)};
-                   }});
+  for (int rank = 0; rank < options_.config.cluster().learner_ranks(); ++rank) {
+    supervisor_.Add(
+        {LearnerName(rank),
+         /*serves=*/true,
+         {kExitFailed, kExitBadConfig},
+         [this, rank](const ChildAddresses& last) { return LearnerCommand(rank, last); },
+         /*group=*/options_.config.cluster().learner_ranks() > 1 ? "learner's ranks" : ""});
+  }
   for (int i = 0; i < options_.config.cluster().actors(); ++i) {
     const std::string name = absl::StrCat("actor-", i);
     supervisor_.Add(
@@ -111,6 +108,25 @@ LocalCluster::LocalCluster(Options options)
            return argv;
          }});
   }
+}
+
+std::vector<std::string> LocalCluster::LearnerCommand(int rank, const ChildAddresses& last) {
+  std::vector<std::string> command{Program("ddpo-learner"),
+                                   "--config",
+                                   options_.run_dir + "/config.yaml",
+                                   "--run-dir",
+                                   options_.run_dir,
+                                   "--listen",
+                                   Listen(last.service),
+                                   "--metrics-listen",
+                                   Listen(last.metrics)};
+  if (options_.config.cluster().learner_ranks() == 1) return command;
+  // Rank 0 is started first. A port that was taken meanwhile makes it end, and the ranks start
+  // again with another.
+  const std::string& host = options_.config.cluster().listen_host();
+  if (rank == 0) store_ = absl::StrCat(host, ":", FreePort(host).value_or(0));
+  command.insert(command.end(), {"--rank", absl::StrCat(rank), "--store", store_});
+  return command;
 }
 
 std::string LocalCluster::Program(const std::string& name) const {

@@ -45,9 +45,11 @@ class LocalCluster {
  private:
   std::string Program(const std::string& name) const;
   std::string Listen(const std::string& last) const;
+  std::vector<std::string> LearnerCommand(int rank, const ChildAddresses& last);
 
   const Options options_;
   Supervisor supervisor_;
+  std::string store_;  // where the learner's ranks meet
 };
 
 // The scorers that a reward server has to have for this config, comma-separated.

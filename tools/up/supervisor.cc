@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <csignal>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <utility>
 
@@ -87,6 +88,15 @@ absl::Status Supervisor::Reap(Child& child, absl::Time now) {
     return exit->code == kExitBadConfig ? absl::InvalidArgumentError(message)
                                         : absl::InternalError(message);
   }
+  if (child.spec.group.empty()) return ScheduleStart(child, now, death);
+  child.died = now;
+  if (options_.note) {
+    options_.note(absl::StrCat(death, "; starting all of the ", child.spec.group, " again"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::ScheduleStart(Child& child, absl::Time now, const std::string& death) {
   const std::optional<absl::Time> next = child.policy.NextStart(now);
   if (!next) {
     child.ended = true;
@@ -95,14 +105,47 @@ absl::Status Supervisor::Reap(Child& child, absl::Time now) {
   }
   child.next_start = *next;
   ++child.restarts;
-  if (options_.note) options_.note(absl::StrCat(death, "; starting it again"));
+  if (child.spec.group.empty() && options_.note) {
+    options_.note(absl::StrCat(death, "; starting it again"));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Supervisor::TendGroups(absl::Time now) {
+  std::map<std::string, std::vector<Child*>> groups;
+  for (Child& child : children_) {
+    if (!child.spec.group.empty()) groups[child.spec.group].push_back(&child);
+  }
+  for (const auto& [name, members] : groups) {
+    absl::Time first_death = absl::InfiniteFuture();
+    bool running = false;
+    for (const Child* child : members) {
+      if (child->died) first_death = std::min(first_death, *child->died);
+      running |= child->process != nullptr;
+    }
+    if (first_death == absl::InfiniteFuture()) continue;
+    if (running && now < first_death + options_.group_patience) continue;
+    for (Child* child : members) {
+      child->process.reset();  // kills what still runs
+      child->addresses_known = false;
+      child->died.reset();
+      if (child->ended) continue;
+      DDPO_RETURN_IF_ERROR(ScheduleStart(*child, now, absl::StrCat("the group ", name, " ended")));
+      // Together, whichever of them has died how often.
+      child->next_start = members.front()->next_start;
+    }
+    table_changed_ = true;
+  }
   return absl::OkStatus();
 }
 
 absl::Status Supervisor::Tick(absl::Time now) {
   for (Child& child : children_) {
     if (child.process != nullptr) DDPO_RETURN_IF_ERROR(Reap(child, now));
-    if (child.process == nullptr && !child.ended && now >= child.next_start) {
+  }
+  DDPO_RETURN_IF_ERROR(TendGroups(now));
+  for (Child& child : children_) {
+    if (child.process == nullptr && !child.ended && !child.died && now >= child.next_start) {
       DDPO_RETURN_IF_ERROR(StartChild(child));
     }
     if (child.process != nullptr && !child.addresses_known) {

@@ -37,6 +37,9 @@ struct ChildSpec {
   // needs the learner's address). `last` are the addresses of the child's last start, which it is
   // to take again, so that its clients find it.
   std::function<std::optional<std::vector<std::string>>(const ChildAddresses& last)> command;
+  // Children of one group live and die together: when one dies, the others are given a while to end
+  // by themselves and say why, and then all are started again. Empty: on its own.
+  std::string group = "";
 };
 
 // Starts child processes, starts again what dies, and keeps pids.json. Its end kills the children
@@ -47,6 +50,8 @@ class Supervisor {
     // The run's folder: logs go to logs/NAME.log, the table to pids.json.
     std::string run_dir;
     RestartPolicy::Options restart;
+    // For the rest of a group to end by itself.
+    absl::Duration group_patience = absl::Seconds(3);
     // NAME=VALUE for the children, besides this process's own.
     std::vector<std::string> environment;
     // Gets a line for people when something happens.
@@ -82,14 +87,19 @@ class Supervisor {
     ChildAddresses addresses;      // of the last start that said them
     bool addresses_known = false;  // by the process that is running
     int restarts = 0;
-    bool ended = false;      // for good
-    bool completed = false;  // with exit code 0
+    std::optional<absl::Time> died;  // and waits for its group to be started again
+    bool ended = false;              // for good
+    bool completed = false;          // with exit code 0
   };
 
   std::string LogPath(const Child& child) const;
   std::string AddressPath(const Child& child) const;
   absl::Status StartChild(Child& child);
   absl::Status Reap(Child& child, absl::Time now);
+  // Puts the child's next start down; an error if it has died too often. `death` says how it died.
+  absl::Status ScheduleStart(Child& child, absl::Time now, const std::string& death);
+  // Ends groups of which a child has died, and starts them again.
+  absl::Status TendGroups(absl::Time now);
   absl::Status WriteTable() const;
 
   const Options options_;

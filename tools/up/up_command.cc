@@ -52,8 +52,9 @@ absl::Status Up(const UpFlags& given, ShutdownSignal& shutdown) {
           ? absl::StrCat("runs/", config.run().name(), "-",
                          absl::FormatTime("%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone()))
           : flags.run_dir);
-  DDPO_RETURN_IF_ERROR(run.Prepare(config));
+  DDPO_ASSIGN_OR_RETURN(const std::string change, run.Prepare(config));
   std::cout << "run folder: " << run.path() << std::endl;
+  if (!change.empty()) std::cout << change << std::endl;
 
   const auto at_end = [&](const std::vector<std::string>& reward_addresses) -> absl::Status {
     DDPO_ASSIGN_OR_RETURN(
@@ -84,7 +85,8 @@ void AddUpCommand(CLI::App& app, int& exit_code) {
   CLI::App* command = app.add_subcommand(
       "up",
       "Run a whole cluster on this machine: learner, actors and reward servers. Ctrl-C saves "
-      "and stops; --resume goes on.");
+      "and stops; --resume goes on, with --set also with more epochs, or other numbers of "
+      "processes.");
   CLI::Option* config =
       command
           ->add_option("--config", flags->config, "A YAML file, or a preset from assets/configs/")
