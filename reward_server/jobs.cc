@@ -166,6 +166,12 @@ std::string JobRunner::Take() {
 void JobRunner::Run() {
   for (std::string name = Take(); !name.empty(); name = Take()) {
     absl::StatusOr<bool> more = Advance(name);
+    if (absl::IsDataLoss(more.status())) {
+      // It would be as damaged the next time.
+      LogError(more.status().ToString());
+      more = EndAsFailed(name, absl::StatusCode::kDataLoss, "JOB_DAMAGED",
+                         std::string(more.status().message()));
+    }
     if (absl::IsCancelled(more.status())) {
       more = true;
     } else if (!more.ok() && !absl::IsNotFound(more.status())) {
@@ -193,20 +199,26 @@ absl::StatusOr<bool> JobRunner::Advance(const std::string& name) {
   }
   const ScorerInfo& info = (*batcher)->info();
   if (info.digest != work.scorer_digest) {
-    ItemError error;
-    error.set_code(static_cast<int>(absl::StatusCode::kFailedPrecondition));
-    error.set_reason("SCORER_CHANGED");
-    error.set_message(absl::StrCat("scorer ", info.name, " has digest ", info.digest,
-                                   ", the job was accepted with ", work.scorer_digest,
-                                   ": its scores would not be comparable"));
-    return store_->Fail(name, error).status().ok() ? absl::StatusOr<bool>(false)
-                                                   : absl::UnavailableError("cannot end the job");
+    return EndAsFailed(name, absl::StatusCode::kFailedPrecondition, "SCORER_CHANGED",
+                       absl::StrCat("scorer ", info.name, " has digest ", info.digest,
+                                    ", the job was accepted with ", work.scorer_digest,
+                                    ": its scores would not be comparable"));
   }
   auto chunk =
       std::make_shared<Chunk>(name, info, options_.max_image_pixels, std::move(work.items));
   DDPO_RETURN_IF_ERROR(Score(name, *batcher, chunk));
   DDPO_ASSIGN_OR_RETURN(const Job job, store_->RecordResults(name, chunk->Await()));
   return !HasEnded(job);
+}
+
+absl::StatusOr<bool> JobRunner::EndAsFailed(const std::string& name, absl::StatusCode code,
+                                            const std::string& reason, const std::string& message) {
+  ItemError error;
+  error.set_code(static_cast<int>(code));
+  error.set_reason(reason);
+  error.set_message(message);
+  if (!store_->Fail(name, error).ok()) return absl::UnavailableError("cannot end the job");
+  return false;
 }
 
 absl::Status JobRunner::Score(const std::string& name, Batcher* batcher,

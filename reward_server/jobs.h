@@ -73,6 +73,9 @@ class JobRunner {
   std::string Take() ABSL_LOCKS_EXCLUDED(mu_);
   // Gives a few of its items to the scorer. True if the job has more to do.
   absl::StatusOr<bool> Advance(const std::string& name) ABSL_LOCKS_EXCLUDED(mu_);
+  // False, as the job has nothing more to do; UNAVAILABLE if that cannot be written now.
+  absl::StatusOr<bool> EndAsFailed(const std::string& name, absl::StatusCode code,
+                                   const std::string& reason, const std::string& message);
   // Submits the chunk and waits for it; waits as well while the queue is full.
   absl::Status Score(const std::string& name, Batcher* batcher, const std::shared_ptr<Chunk>& chunk)
       ABSL_LOCKS_EXCLUDED(mu_);

@@ -326,6 +326,20 @@ TEST_F(JobsTest, AJobWhoseScorerChangedFails) {
   EXPECT_EQ(ended.error().reason(), "SCORER_CHANGED");
 }
 
+TEST_F(JobsTest, AJobThatIsDamagedOnDiskFails) {
+  const Job job = StopAmidJob(30);
+  {
+    auto database = SqliteDatabase::Open(directory_ + "/jobs.db");
+    ASSERT_TRUE(database.ok()) << database.status();
+    ASSERT_TRUE((*database)->Execute("UPDATE items SET item = x'ff' WHERE result IS NULL").ok());
+  }
+  Start();
+  const Job ended = Wait(job.name());
+  EXPECT_EQ(ended.state(), reward::v1::JOB_STATE_FAILED);
+  EXPECT_EQ(ended.error().reason(), "JOB_DAMAGED");
+  EXPECT_THAT(ended.error().message(), HasSubstr("is damaged"));
+}
+
 TEST_F(JobsTest, AJobWhoseScorerIsMissingWaitsForAServerThatHasIt) {
   const Job job = StopAmidJob(30);
   Start("d1", "other");
