@@ -109,8 +109,8 @@ TEST(ScorerPoolTest, NeedsNamesThatAreKnownAndNamedOnce) {
 }
 
 TEST(ScorerPoolTest, FindsByNameAndListsTheOthersForAnUnknownOne) {
-  auto pool =
-      ScorerPool::Create(*BuiltinScorers({}), {"jpeg_incompressibility", "jpeg_compressibility"}, {});
+  auto pool = ScorerPool::Create(*BuiltinScorers({}),
+                                 {"jpeg_incompressibility", "jpeg_compressibility"}, {});
   ASSERT_TRUE(pool.ok()) << pool.status();
   EXPECT_EQ((*(*pool)->Find("jpeg_compressibility"))->info().name, "jpeg_compressibility");
   EXPECT_THAT((*pool)->Find("x").status().message(),

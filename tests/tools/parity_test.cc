@@ -129,6 +129,8 @@ TEST(Parity, ComparesOnlyTheTensorsThatAreAskedFor) {
   const std::string damaged = Damaged(dir, "vae_encode.safetensors", "out.mean", 0.5);
   EXPECT_EQ(Parity(damaged, {"--only", "mean"}).exit_code, 1);
   EXPECT_EQ(Parity(damaged, {"--only", "logvar"}).exit_code, 0);
+  EXPECT_EQ(Parity(damaged, {"--only", "log*"}).exit_code, 0);
+  EXPECT_EQ(Parity(damaged, {"--only", "log*", "--only", "me*"}).exit_code, 1);
   EXPECT_EQ(Parity(damaged, {"--only", "median"}).exit_code, 2);
 }
 

@@ -4,7 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/string_view.h"
+#include "absl/strings/strip.h"
 #include "common/base/status_macros.h"
 #include "common/nn/network_options.h"
 #include "tools/command.h"
@@ -26,6 +29,11 @@ struct ParityFlags {
   std::vector<std::string> only;
   bool json = false;
 };
+
+// `pattern` is a tensor's name, or how names begin where it ends with `*`.
+bool Matches(absl::string_view name, absl::string_view pattern) {
+  return absl::ConsumeSuffix(&pattern, "*") ? absl::StartsWith(name, pattern) : name == pattern;
+}
 
 absl::StatusOr<std::vector<TensorComparison>> Compare(const std::string& path,
                                                       const ParityFlags& flags, ParityModel& model,
@@ -50,7 +58,9 @@ absl::StatusOr<std::vector<TensorComparison>> Compare(const std::string& path,
   NamedTensors expected = fixture.expected();
   if (!flags.only.empty()) {
     std::erase_if(expected, [&](const auto& entry) {
-      return std::find(flags.only.begin(), flags.only.end(), entry.first) == flags.only.end();
+      return std::none_of(flags.only.begin(), flags.only.end(), [&](const std::string& pattern) {
+        return Matches(entry.first, pattern);
+      });
     });
     if (expected.empty()) return fixture.Error("none of its out.* tensors is one of --only");
   }
@@ -128,8 +138,10 @@ void AddParityCommand(CLI::App& app, int& exit_code) {
       ->capture_default_str();
   command->add_option("--rtol", flags->tolerance.relative, "… plus this times |b|")
       ->capture_default_str();
-  command->add_option("--only", flags->only,
-                      "Compare only this out.* tensor, as in log_probs; may be repeated");
+  command->add_option(
+      "--only", flags->only,
+      "Compare only this out.* tensor, as in log_probs, or those that begin so, as in "
+      "'lora.*'; may be repeated");
   command->add_option("--dtype", flags->dtype, "float32, float16 or bfloat16")
       ->capture_default_str();
   command->add_option("--device", flags->device, "cpu or cuda")->capture_default_str();

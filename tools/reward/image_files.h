@@ -14,8 +14,8 @@ namespace ddpo {
 absl::StatusOr<std::vector<std::string>> FindImages(const std::vector<std::string>& paths);
 
 // A prompt for each image from a text file: either as many lines as there are images, in their
-// order, or lines `FILE NAME<tab>PROMPT`, one for each image, in any order. Blank lines and those that
-// start with # don't count. INVALID_ARGUMENT says which image has none.
+// order, or lines `FILE NAME<tab>PROMPT`, one for each image, in any order. Blank lines and those
+// that start with # don't count. INVALID_ARGUMENT says which image has none.
 absl::StatusOr<std::vector<std::string>> ReadPrompts(const std::string& file,
                                                      const std::vector<std::string>& images);
 
