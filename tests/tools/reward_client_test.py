@@ -141,10 +141,10 @@ class ReflectionClientTest(unittest.TestCase):
 
 
     def test_the_documented_lines_score_an_image(self):
-        """The ten lines of docs/reward-service.md, with our own reflection in place of the package
+        """The ten lines of README.md, with our own reflection in place of the package
         grpcio-reflection, which distributions don't have, and of what their protobuf lacks."""
-        documented = (ROOT / "docs/reward-service.md").read_text()
-        code = re.search(r"```python\n(.*?)```", documented, re.DOTALL).group(1)
+        documented = (ROOT / "README.md").read_text()
+        code = re.search(r"```python\n(import grpc\n.*?)```", documented, re.DOTALL).group(1)
         self.assertLessEqual(len([line for line in code.splitlines() if line]), 12)
         picture = pathlib.Path(self.folder.name, "picture.png")
         picture.write_bytes(item(3)["image"]["encoded"])
