@@ -95,8 +95,10 @@ struct CollectiveOptions {
   int device_index = 0;
 };
 
-// Waits until all ranks are there. INVALID_ARGUMENT for options that cannot be; UNIMPLEMENTED for
-// nccl in a build without CUDA; UNAVAILABLE, naming the missing ranks, at the meeting's timeout.
+// Waits until all ranks are there. Where there are several, the process ignores SIGPIPE from then
+// on, so that writing to a rank that died is an error and not the end. INVALID_ARGUMENT for options
+// that cannot be; UNIMPLEMENTED for nccl in a build without CUDA; UNAVAILABLE, naming the missing
+// ranks, at the meeting's timeout.
 absl::StatusOr<std::unique_ptr<Collective>> CreateCollective(const CollectiveOptions& options);
 
 }  // namespace ddpo

@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <csignal>
 #include <memory>
 #include <utility>
 
@@ -47,6 +48,9 @@ absl::StatusOr<std::unique_ptr<Collective>> CreateCollective(const CollectiveOpt
     return absl::UnimplementedError("this build has no NCCL: build the cuda preset, or use gloo");
   }
 #endif
+  // Gloo and the store write to their peers' sockets in a way that raises it where the peer is
+  // gone.
+  std::signal(SIGPIPE, SIG_IGN);
   TcpKeyValueStoreOptions store_options;
   store_options.host = options.store_host;
   store_options.port = options.store_port;

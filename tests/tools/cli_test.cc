@@ -105,10 +105,10 @@ TEST(Up, RefusesToGoOnWithAnotherConfig) {
   ASSERT_TRUE(
       WriteFileAtomically(run + "/config.yaml", "model: " + kModel + "\nprompts: {list: [a cat]}\n")
           .ok());
-  const CommandResult result =
-      RunDdpo({"up", "--config", run + "/config.yaml", "--set", "run.epochs=7", "--run-dir", run});
+  const CommandResult result = RunDdpo({"up", "--config", run + "/config.yaml", "--set",
+                                        "training.learning_rate=0.5", "--run-dir", run});
   EXPECT_EQ(result.exit_code, 1);
-  EXPECT_THAT(result.output, HasSubstr("run.epochs"));
+  EXPECT_THAT(result.output, HasSubstr("training.learning_rate"));
 }
 
 TEST(Ddpo, WithoutACommandShowsHelp) {

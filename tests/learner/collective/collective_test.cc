@@ -1,5 +1,8 @@
 #include "learner/collective/collective.h"
 
+#include <unistd.h>
+
+#include <cerrno>
 #include <memory>
 #include <string>
 #include <thread>
@@ -97,6 +100,16 @@ TEST(CollectiveTest, NamesTheRankThatDiedInAnAllReduce) {
     EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
     EXPECT_THAT(std::string(status.message()), HasSubstr("rank 2 of 3 is gone"));
   });
+}
+
+TEST(CollectiveTest, WritingToARankThatDiedDoesNotEndTheProcess) {
+  RunRanks(2, absl::Seconds(60), [](Collective&) {});
+  int ends[2];
+  ASSERT_EQ(pipe(ends), 0);
+  close(ends[0]);
+  EXPECT_EQ(write(ends[1], "x", 1), -1);
+  EXPECT_EQ(errno, EPIPE);
+  close(ends[1]);
 }
 
 TEST(CollectiveTest, NamesTheRankThatDiedInAGather) {
