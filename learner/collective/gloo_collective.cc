@@ -62,7 +62,8 @@ class GlooCollective : public Collective {
         store_(std::move(store)) {}
 
   // Called once, before any other. All ranks meet in the store first, so that a missing one is
-  // named, and then connect to each other.
+  // named, and then connect to each other. They meet again after that: a rank that closed its ends
+  // at once would break connections that the others have not finished.
   absl::Status Connect() {
     DDPO_RETURN_IF_ERROR(gather_.Meet(options_.meeting_timeout));
     try {
@@ -74,10 +75,10 @@ class GlooCollective : public Collective {
       GlooStore store(store_, prefix_ + "/gloo/", options_.timeout);
       context->connectFullMesh(store, device);
       context_ = std::move(context);
-      return absl::OkStatus();
     } catch (const std::exception& error) {
       return gather_.Diagnose(-1, "connecting the ranks", error.what());
     }
+    return gather_.AllGather("connected").status();
   }
 
   int rank() const override { return options_.rank; }
