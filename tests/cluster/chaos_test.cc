@@ -11,7 +11,6 @@
 #include <filesystem>
 #include <iostream>
 #include <memory>
-#include <nlohmann/json.hpp>
 #include <random>
 #include <string>
 #include <vector>
@@ -20,11 +19,13 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/random.h"
 #include "tests/cluster/process_cluster.h"
+#include "tests/cluster/sound_metrics.h"
 #include "tests/testing/fault_proxy.h"
 
 namespace ddpo {
 namespace {
 
+using testing::ExpectSoundMetrics;
 using testing::FaultPlan;
 using testing::FaultProxy;
 using testing::ProcessCluster;
@@ -223,20 +224,6 @@ class Chaos {
   bool complete_ = false;
 };
 
-void ExpectSoundMetrics(ProcessCluster& cluster) {
-  const auto lines = cluster.Metrics();
-  ASSERT_EQ(lines.size(), kEpochs);
-  for (int epoch = 0; epoch < kEpochs; ++epoch) {
-    const auto line = nlohmann::json::parse(lines[epoch]);
-    EXPECT_EQ(line["epoch"], epoch);
-    const auto& ledger = line["ledger"];
-    int64_t sum = ledger["trained"].get<int64_t>() + ledger["buffered"].get<int64_t>();
-    for (const auto& [reason, count] : ledger["dropped"].items()) sum += count.get<int64_t>();
-    EXPECT_EQ(ledger["received"], sum);
-    EXPECT_EQ(ledger["trained"], (epoch + 1) * kSamples);
-  }
-}
-
 TEST(ChaosTest, WhateverHappensTheFinalLoraHasTheUndisturbedRunsBytes) {
   const int first = FromEnvironment("DDPO_CHAOS_FIRST", 1);
   const int schedules = FromEnvironment("DDPO_CHAOS_SCHEDULES", 2);
@@ -246,7 +233,7 @@ TEST(ChaosTest, WhateverHappensTheFinalLoraHasTheUndisturbedRunsBytes) {
     chaos.Run();
     std::cout << "schedule " << seed << ": " << chaos.Summary() << std::endl;
     EXPECT_EQ(chaos.cluster().FinalLora(), Undisturbed());
-    ExpectSoundMetrics(chaos.cluster());
+    ExpectSoundMetrics(chaos.cluster(), kEpochs, kSamples);
     if (::testing::Test::HasFailure()) return;
   }
 }

@@ -1,15 +1,16 @@
 // Real processes: whatever happens on the way, the final LoRA has the same bytes.
 #include <gtest/gtest.h>
 
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "tests/cluster/process_cluster.h"
+#include "tests/cluster/sound_metrics.h"
 
 namespace ddpo {
 namespace {
 
+using testing::ExpectSoundMetrics;
 using testing::ProcessCluster;
 
 constexpr int kEpochs = 4;
@@ -40,28 +41,12 @@ const std::string& Undisturbed() {
   return bytes;
 }
 
-// Each epoch once, log-probabilities equal to the bit, and a ledger that balances.
-void ExpectSoundMetrics(ProcessCluster& cluster) {
-  const auto lines = cluster.Metrics();
-  ASSERT_EQ(lines.size(), kEpochs);
-  for (int epoch = 0; epoch < kEpochs; ++epoch) {
-    const auto line = nlohmann::json::parse(lines[epoch]);
-    EXPECT_EQ(line["epoch"], epoch);
-    EXPECT_EQ(line["logprob_abs_diff_max"], 0.0);
-    const auto& ledger = line["ledger"];
-    int64_t sum = ledger["trained"].get<int64_t>() + ledger["buffered"].get<int64_t>();
-    for (const auto& [reason, count] : ledger["dropped"].items()) sum += count.get<int64_t>();
-    EXPECT_EQ(ledger["received"], sum);
-    EXPECT_EQ(ledger["trained"], (epoch + 1) * kSamples);
-  }
-}
-
 TEST(DeterminismTest, ThreeActorsGiveTheBytesOfOne) {
   ProcessCluster cluster(Config());
   for (const char* actor : {"actor-0", "actor-1", "actor-2"}) cluster.StartActor(actor);
   EXPECT_TRUE(cluster.Wait("learner").ok());
   EXPECT_EQ(cluster.FinalLora(), Undisturbed());
-  ExpectSoundMetrics(cluster);
+  ExpectSoundMetrics(cluster, kEpochs, kSamples);
 }
 
 TEST(DeterminismTest, AKilledActorChangesNothing) {
@@ -77,7 +62,7 @@ TEST(DeterminismTest, AKilledActorChangesNothing) {
   EXPECT_TRUE(cluster.Wait("learner").ok());
   EXPECT_TRUE(cluster.Wait("actor-0").ok());
   EXPECT_EQ(cluster.FinalLora(), Undisturbed());
-  ExpectSoundMetrics(cluster);
+  ExpectSoundMetrics(cluster, kEpochs, kSamples);
 }
 
 TEST(DeterminismTest, AKilledRewardServerChangesNothing) {
@@ -89,7 +74,7 @@ TEST(DeterminismTest, AKilledRewardServerChangesNothing) {
   cluster.StartRewardServer();
   EXPECT_TRUE(cluster.Wait("learner").ok());
   EXPECT_EQ(cluster.FinalLora(), Undisturbed());
-  ExpectSoundMetrics(cluster);
+  ExpectSoundMetrics(cluster, kEpochs, kSamples);
 }
 
 TEST(DeterminismTest, AKilledLearnerGoesOnFromItsCheckpointWithTheSameActors) {
@@ -102,7 +87,7 @@ TEST(DeterminismTest, AKilledLearnerGoesOnFromItsCheckpointWithTheSameActors) {
   EXPECT_TRUE(cluster.Wait("actor-0").ok());
   EXPECT_NE(cluster.Log("actor-0").find("registered again, generation 2"), std::string::npos);
   EXPECT_EQ(cluster.FinalLora(), Undisturbed());
-  ExpectSoundMetrics(cluster);
+  ExpectSoundMetrics(cluster, kEpochs, kSamples);
 }
 
 TEST(DeterminismTest, AStoppedLearnerSavesAndGoesOn) {
@@ -116,7 +101,7 @@ TEST(DeterminismTest, AStoppedLearnerSavesAndGoesOn) {
   cluster.StartActor("actor-0");
   EXPECT_TRUE(cluster.Wait("learner").ok());
   EXPECT_EQ(cluster.FinalLora(), Undisturbed());
-  ExpectSoundMetrics(cluster);
+  ExpectSoundMetrics(cluster, kEpochs, kSamples);
 }
 
 TEST(DeterminismTest, WithStalenessTheResultDoesNotDependOnActorsEither) {

@@ -3,16 +3,17 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
-#include <nlohmann/json.hpp>
 #include <string>
 
 #include "absl/strings/str_cat.h"
 #include "tests/cluster/process_cluster.h"
+#include "tests/cluster/sound_metrics.h"
 
 namespace ddpo {
 namespace {
 
 using ::testing::AllOf;
+using testing::ExpectSoundMetrics;
 using ::testing::HasSubstr;
 using testing::ProcessCluster;
 
@@ -46,28 +47,12 @@ const std::string& Undisturbed() {
   return bytes;
 }
 
-// Each epoch once, log-probabilities equal to the bit, and a ledger of both ranks that balances.
-void ExpectSoundMetrics(ProcessCluster& cluster) {
-  const auto lines = cluster.Metrics();
-  ASSERT_EQ(lines.size(), 4);
-  for (int epoch = 0; epoch < 4; ++epoch) {
-    const auto line = nlohmann::json::parse(lines[epoch]);
-    EXPECT_EQ(line["epoch"], epoch);
-    EXPECT_EQ(line["logprob_abs_diff_max"], 0.0);
-    const auto& ledger = line["ledger"];
-    int64_t sum = ledger["trained"].get<int64_t>() + ledger["buffered"].get<int64_t>();
-    for (const auto& [reason, count] : ledger["dropped"].items()) sum += count.get<int64_t>();
-    EXPECT_EQ(ledger["received"], sum);
-    EXPECT_EQ(ledger["trained"], (epoch + 1) * 12);
-  }
-}
-
 TEST(RanksProcessTest, ThreeActorsGiveTheBytesOfOne) {
   ProcessCluster cluster(Config(), {}, {}, kRanks);
   for (const char* actor : {"actor-0", "actor-1", "actor-2"}) cluster.StartActor(actor);
   for (const char* rank : {"learner", "learner-1"}) EXPECT_TRUE(cluster.Wait(rank).ok()) << rank;
   EXPECT_EQ(cluster.FinalLora(), Undisturbed());
-  ExpectSoundMetrics(cluster);
+  ExpectSoundMetrics(cluster, 4, 12);
 }
 
 class LostRankTest : public ::testing::TestWithParam<int> {};
@@ -89,7 +74,7 @@ TEST_P(LostRankTest, AKilledRankIsNamedByTheOtherAndTheGroupGoesOn) {
   }
   EXPECT_THAT(cluster.Log("actor-0"), HasSubstr("registered again, generation 2"));
   EXPECT_EQ(cluster.FinalLora(), Undisturbed());
-  ExpectSoundMetrics(cluster);
+  ExpectSoundMetrics(cluster, 4, 12);
 }
 
 TEST_P(LostRankTest, ARankThatHangsIsNamedInBoundedTime) {
