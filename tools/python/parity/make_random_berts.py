@@ -12,7 +12,6 @@ Writes OUT_DIR/{bert,bert_cased,roberta,deberta,deberta_absolute}, each with the
     deberta_absolute  one kind, over few offsets; absolute positions; token types; embeddings of another width; bf16
 """
 
-import argparse
 import json
 import re
 import sys
@@ -37,7 +36,7 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from parity.make_random_llavas import CORPUS, write_weights  # noqa: E402
-from reference.tiny_models import randomize  # noqa: E402
+from reference.tiny_models import make_all, randomize  # noqa: E402
 
 MAX_LENGTH = 40  # of a sentence, in tokens
 BERT_SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
@@ -207,13 +206,5 @@ def write_baseline(folder: Path, layers: int) -> None:
     (folder / "baseline.tsv").write_text("\n".join(lines) + "\n")
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    args = parser.parse_args()
-    for name in SHAPES:
-        print(f"made {make_bert(name, args.out)}")
-
-
 if __name__ == "__main__":
-    main()
+    make_all(__doc__, SHAPES, make_bert)

@@ -6,7 +6,6 @@ Writes OUT_DIR/{both_towers,vision_only,tall}, each with a preprocessor_config.j
 aesthetic_head.safetensors and an aesthetic_head.pth.
 """
 
-import argparse
 import json
 import sys
 from pathlib import Path
@@ -17,7 +16,7 @@ from transformers import CLIPConfig, CLIPModel, CLIPVisionConfig, CLIPVisionMode
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from reference.aesthetic_head import AestheticHead  # noqa: E402
-from reference.tiny_models import randomize  # noqa: E402
+from reference.tiny_models import make_all, randomize  # noqa: E402
 
 TEXT = dict(
     vocab_size=20,
@@ -120,13 +119,5 @@ def make_clip(name: str, out: Path) -> Path:
     return folder
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    args = parser.parse_args()
-    for name in SHAPES:
-        print(f"made {make_clip(name, args.out)}")
-
-
 if __name__ == "__main__":
-    main()
+    make_all(__doc__, SHAPES, make_clip)

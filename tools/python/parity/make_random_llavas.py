@@ -13,7 +13,6 @@ Writes OUT_DIR/{grouped,half,tied,sentencepiece}:
               a tokenizer.model alone; fp16 under the keys of transformers before 4.52; images padded to squares
 """
 
-import argparse
 import io
 import json
 import re
@@ -38,7 +37,7 @@ from transformers import (
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from parity.make_random_clips import processor_config  # noqa: E402
-from reference.tiny_models import randomize  # noqa: E402
+from reference.tiny_models import make_all, randomize  # noqa: E402
 
 CORPUS = """a bear playing chess. washing the dishes! riding a bike? USER: ASSISTANT: How many cats are there in
 this image? What animal is in this image? The image shows two dogs, three horses and 12 monkeys. Answer concisely:
@@ -371,13 +370,5 @@ def make_llava(name: str, out: Path) -> Path:
     return folder
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("out", type=Path)
-    args = parser.parse_args()
-    for name in SHAPES:
-        print(f"made {make_llava(name, args.out)}")
-
-
 if __name__ == "__main__":
-    main()
+    make_all(__doc__, SHAPES, make_llava)

@@ -1,5 +1,9 @@
 """What the golden scripts' tiny random networks have in common."""
 
+import argparse
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
 import torch
 
 
@@ -15,3 +19,12 @@ def randomize(module: torch.nn.Module, generator: torch.Generator) -> None:
         else:
             value = 0.2 * noise
         parameter.data.copy_(value.half().float())
+
+
+def make_all(description: str, names: Iterable[str], make: Callable[[str, Path], Path]) -> None:
+    """A script's main: makes the model of each name in the folder that the command line gives."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("out", type=Path)
+    args = parser.parse_args()
+    for name in names:
+        print(f"made {make(name, args.out)}")
