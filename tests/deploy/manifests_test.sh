@@ -3,7 +3,6 @@
 # skipped, as something that it needs is missing.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-python=${DDPO_CHECK_PYTHON:-python3}
-command -v "$python" >/dev/null || { echo "SKIPPED: there is no $python"; exit 77; }
-"$python" deploy/grafana/generate --check
-exec "$python" deploy/check
+command -v python3 >/dev/null || { echo "SKIPPED: there is no python3"; exit 77; }
+python3 deploy/grafana/generate --check
+exec python3 deploy/check
