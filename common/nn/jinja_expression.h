@@ -3,12 +3,13 @@
 #include <cstddef>
 #include <functional>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "common/nn/jinja_lexer.h"
+#include "common/nn/jinja_value.h"
 
 namespace ddpo {
 
@@ -17,22 +18,8 @@ namespace ddpo {
 // defined`, `is none`, `is string`, `is mapping`, `is iterable`), the filters and text methods of a
 // list, and raise_exception. Anything else is INVALID_ARGUMENT when it is parsed or evaluated.
 
-// Values are JSON; what is not defined is a discarded one.
-using JinjaValue = nlohmann::json;
 using JinjaScope = std::map<std::string, JinjaValue>;
 using JinjaExpression = std::function<absl::StatusOr<JinjaValue>(const JinjaScope&)>;
-
-JinjaValue JinjaUndefined();
-bool JinjaTruth(const JinjaValue& value);
-// As {{ value }} writes it; lists and objects, which Python writes its own way, are an error.
-absl::StatusOr<std::string> JinjaText(const JinjaValue& value);
-
-struct JinjaToken {
-  enum Kind { kName, kString, kNumber, kSymbol, kEnd };
-  Kind kind = kEnd;
-  std::string text;
-};
-absl::StatusOr<std::vector<JinjaToken>> JinjaTokens(absl::string_view source);
 
 // Reads tokens of one tag, one after the other; the last is a kEnd.
 class JinjaParser {
