@@ -4,10 +4,16 @@
 
 ddpo_kubernetes_validate=kubernetes-validate==1.34.1
 
-# Unpacks one program of a package into a folder. Arguments: package, program, folder.
+# Unpacks one program of a package into a folder. Arguments: package, oldest version that is of use,
+# program, folder.
 ddpo_fetch_program() {
-  local package=$1 program=$2 folder=$3 work
+  local package=$1 oldest=$2 program=$3 folder=$4 work candidate
   [ ! -x "$folder/$program" ] || return 0
+  candidate=$(apt-cache policy "$package" | awk '/Candidate:/ {print $2}')
+  if ! dpkg --compare-versions "${candidate/(none)/}" ge "$oldest"; then
+    echo "== No $program: the package $package is ${candidate:-not there}, $oldest is needed"
+    return 0
+  fi
   work=$(mktemp -d)
   if (cd "$work" && apt-get download -qq "$package" && dpkg-deb -x ./*.deb root &&
     mkdir -p "$folder" && mv "root/usr/bin/$program" "$folder/$program") >"$work/log" 2>&1; then
@@ -21,8 +27,8 @@ ddpo_fetch_program() {
 # Puts promtool, kubectl and a Python package in reach of the tests.
 ddpo_install_check_tools() {
   local root=${XDG_CACHE_HOME:-$HOME/.cache}/ddpo/check python log
-  command -v promtool >/dev/null || ddpo_fetch_program prometheus promtool "$root/bin"
-  command -v kubectl >/dev/null || ddpo_fetch_program kubernetes-client kubectl "$root/bin"
+  command -v promtool >/dev/null || ddpo_fetch_program prometheus 2.31 promtool "$root/bin"
+  command -v kubectl >/dev/null || ddpo_fetch_program kubernetes-client 1.21 kubectl "$root/bin"
   export PATH=$PATH:$root/bin
   python=$root/$ddpo_kubernetes_validate-python$(python3 -c 'import sys; print("%d.%d" % sys.version_info[:2])')
   if [ ! -f "$python/.complete" ]; then
