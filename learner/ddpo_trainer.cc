@@ -146,6 +146,8 @@ class DdpoTrainer : public PolicyTrainer {
     pipeline_->unet().set_gradient_checkpointing(options.gradient_checkpointing);
   }
 
+  std::vector<int64_t> LatentShape() const override { return pipeline_->LatentShape(); }
+
   absl::StatusOr<UpdateMetrics> TrainEpoch(absl::Span<const TrainingSample> samples,
                                            absl::Span<const double> advantages,
                                            int64_t epoch) override {

@@ -109,7 +109,8 @@ absl::Status Learner::MakeParts(PolicyTrainer* trainer) {
   coordinator_options.max_task_attempts = config.cluster().max_task_attempts();
   // Ranks other than 0 have one that is never served and has nothing to do.
   coordinator_ = std::make_unique<Coordinator>(coordinator_options);
-  buffer_ = std::make_unique<TrajectoryBuffer>(config.sampling().num_steps(), collective_->rank());
+  buffer_ = std::make_unique<TrajectoryBuffer>(config.sampling().num_steps(),
+                                               trainer->LatentShape(), collective_->rank());
   // Tasks sample with versions down to max_staleness behind the newest, which is one more.
   policies_ = std::make_unique<PolicyStore>(config.training().max_staleness() + 2);
   planner_ = std::make_unique<TaskPlanner>(config, std::move(prompts));

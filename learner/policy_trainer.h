@@ -42,6 +42,9 @@ class PolicyTrainer {
  public:
   virtual ~PolicyTrainer() = default;
 
+  // [C,h,w] of the latents that it trains on.
+  virtual std::vector<int64_t> LatentShape() const = 0;
+
   // One epoch's update from samples in their canonical order (task, sample index) and their
   // advantages, or what else the objective weighs them by. Shuffles follow from the run's seed and
   // the epoch alone. On an error the weights may be half-updated: load a state before going on. A

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 
 namespace ddpo {
 namespace {
@@ -46,17 +46,13 @@ std::string TrajectoryBuffer::Fault(const TrajectorySample& sample, const Task& 
   if (sample.num_steps() != num_steps_) {
     return absl::StrCat(sample.num_steps(), " denoising steps, expected ", num_steps_);
   }
-  for (const int size : {sample.latent_channels(), sample.latent_height(), sample.latent_width()}) {
-    if (size < 1 || size > 4096) return absl::StrCat("a latent of size ", size);
+  const std::vector<int64_t> shape = {sample.latent_channels(), sample.latent_height(),
+                                      sample.latent_width()};
+  if (shape != latent_shape_) {
+    return absl::StrCat("a latent of shape [", absl::StrJoin(shape, ","), "], expected [",
+                        absl::StrJoin(latent_shape_, ","), "]");
   }
-  const std::vector<int> shape = {sample.latent_channels(), sample.latent_height(),
-                                  sample.latent_width()};
-  if (!latent_shape_.empty() && shape != latent_shape_) {
-    return absl::StrFormat("a latent of shape [%d,%d,%d], others have [%d,%d,%d]", shape[0],
-                           shape[1], shape[2], latent_shape_[0], latent_shape_[1],
-                           latent_shape_[2]);
-  }
-  const size_t latent = static_cast<size_t>(shape[0]) * shape[1] * shape[2];
+  const auto latent = static_cast<size_t>(shape[0] * shape[1] * shape[2]);
   const size_t expected = (static_cast<size_t>(num_steps_) + 1) * latent * sizeof(float);
   if (sample.latents().size() != expected) {
     return absl::StrCat(sample.latents().size(), " bytes of latents, expected ", expected);
@@ -109,7 +105,6 @@ TrajectoryBuffer::Answer TrajectoryBuffer::Offer(const TrajectorySample& sample,
     answer.task_complete = task.samples.size() == all;
     return drop(SampleAck::DUPLICATE, "duplicate", "");
   }
-  latent_shape_ = {sample.latent_channels(), sample.latent_height(), sample.latent_width()};
   task.samples[sample.sample_index()] = TrainingSample{
       .task_id = sample.task_id(),
       .sample_index = sample.sample_index(),

@@ -26,8 +26,10 @@ namespace ddpo {
 // only keep an epoch from becoming complete. Besides, every open stream has one sample in hand.
 class TrajectoryBuffer {
  public:
-  // Samples of a rank: those whose task names it.
-  TrajectoryBuffer(int num_steps, int rank) : num_steps_(num_steps), rank_(rank) {}
+  // Samples of so many denoising steps and of latents [C,h,w], for a rank: those whose task names
+  // it.
+  TrajectoryBuffer(int num_steps, std::vector<int64_t> latent_shape, int rank)
+      : num_steps_(num_steps), latent_shape_(std::move(latent_shape)), rank_(rank) {}
 
   // From now on the task's samples are taken. Tasks of other ranks are ignored.
   void Expect(const cluster::v1::RolloutTask& task);
@@ -77,12 +79,11 @@ class TrajectoryBuffer {
   bool CompleteLocked(int64_t epoch) const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const int num_steps_;
+  const std::vector<int64_t> latent_shape_;
   const int rank_;
   mutable absl::Mutex mutex_;
   std::map<std::string, Task> tasks_ ABSL_GUARDED_BY(mutex_);
   int64_t done_before_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
-  // Shape of the first latent, which all others must have.
-  std::vector<int> latent_shape_ ABSL_GUARDED_BY(mutex_);
   // Samples taken from each actor in this generation.
   std::map<std::string, int64_t> delivered_ ABSL_GUARDED_BY(mutex_);
   Ledger ledger_ ABSL_GUARDED_BY(mutex_);

@@ -95,9 +95,13 @@ at::Tensor Pipeline::EncodePrompts(const std::vector<std::string>& prompts) cons
   return at::stack(rows);
 }
 
+std::vector<int64_t> Pipeline::LatentShape() const {
+  return {unet_->in_channels(), unet_->sample_size(), unet_->sample_size()};
+}
+
 DenoiseNoise Pipeline::DrawNoise(const std::vector<uint64_t>& seeds, int num_steps) const {
-  const int64_t size = unet_->sample_size();
-  const std::vector<int64_t> shape = {1, unet_->in_channels(), size, size};
+  std::vector<int64_t> shape = LatentShape();
+  shape.insert(shape.begin(), 1);
   std::vector<at::Tensor> latents;
   std::vector<at::Tensor> steps;
   for (uint64_t seed : seeds) {

@@ -55,6 +55,9 @@ class Pipeline {
   at::Tensor EncodePrompts(const std::vector<std::string>& prompts) const
       ABSL_LOCKS_EXCLUDED(embeddings_mutex_);
 
+  // [C,h,w] of a sample's latent, as the model was made for.
+  std::vector<int64_t> LatentShape() const;
+
   // Draws each sample's noise from LibTorch's CPU generator at its own seed: x_T, then z of each
   // step; so a sample does not depend on its neighbours. The same numbers in Python:
   //   generator = torch.Generator().manual_seed(seed)

@@ -24,6 +24,7 @@
 #include "common/nn/network_options.h"
 #include "common/tensors/safetensors.h"
 #include "learner/ddpo_trainer.h"
+#include "tests/benchmarks/random_sample.h"
 
 namespace ddpo {
 namespace {
@@ -111,24 +112,13 @@ absl::StatusOr<int64_t> WeightElements(const std::string& model) {
   return elements;
 }
 
-TrainingSample MakeSample(const UNet& unet, int steps) {
-  const int64_t latent = unet.in_channels() * unet.sample_size() * unet.sample_size();
-  TrainingSample sample;
-  sample.task_id = "memory";
-  sample.prompt = "a cat";
-  const at::Tensor noise = at::randn({(steps + 1) * latent});
-  sample.latents.assign(noise.data_ptr<float>(), noise.data_ptr<float>() + noise.numel());
-  sample.log_probs.assign(steps, 0.0f);
-  return sample;
-}
-
 // One backward pass and optimizer step at batch 1.
 absl::Status MeasureUpdate(const Flags& flags, bool gradient_checkpointing,
                            CountingAllocator& memory) {
   DDPO_ASSIGN_OR_RETURN(const NetworkOptions network, ParseNetworkOptions(flags.dtype, "cpu"));
   const int64_t at_start = memory.live();
   DDPO_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, Pipeline::Load(flags.model, network));
-  const TrainingSample sample = MakeSample(pipeline->unet(), flags.steps);
+  const TrainingSample sample = RandomSample(*pipeline, flags.steps);
   const int64_t loaded = memory.live() - at_start;
 
   DdpoTrainerOptions options;

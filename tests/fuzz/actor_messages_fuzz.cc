@@ -36,7 +36,7 @@ class ActorMessagesTarget : public FuzzTarget {
  public:
   ActorMessagesTarget()
       : coordinator_(Options()),
-        buffer_(2, 0),
+        buffer_(2, {1, 1, 2}, 0),
         monitor_(&coordinator_, &buffer_, 10),
         store_(2),
         coordinator_service_(&coordinator_, &monitor_),

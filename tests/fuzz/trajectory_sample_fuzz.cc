@@ -41,7 +41,7 @@ class TrajectorySampleTarget : public FuzzTarget {
   }
 
   bool Run(const std::string& input) override {
-    TrajectoryBuffer buffer(kSteps, 0);
+    TrajectoryBuffer buffer(kSteps, pipeline_->LatentShape(), 0);
     cluster::v1::RolloutTask task;
     task.set_task_id("task");
     for (int i = 0; i < kSamples; ++i) task.add_prompts("a cat");

@@ -29,6 +29,8 @@ class HashingTrainer : public PolicyTrainer {
   // Without a collective it is the only rank.
   explicit HashingTrainer(Collective* collective = nullptr) : collective_(collective) {}
 
+  std::vector<int64_t> LatentShape() const override { return {1, 1, 2}; }
+
   absl::StatusOr<UpdateMetrics> TrainEpoch(absl::Span<const TrainingSample> samples,
                                            absl::Span<const double> advantages,
                                            int64_t epoch) override {
