@@ -26,6 +26,7 @@ constexpr char kPrefix[] = "epoch_";
 constexpr char kTemporary[] = ".writing-";
 constexpr char kOld[] = ".old-";
 constexpr char kManifest[] = "MANIFEST.json";
+constexpr char kTime[] = "unix_seconds";  // in the manifest
 constexpr char kTrainer[] = "trainer.safetensors";
 constexpr char kState[] = "state.json";
 constexpr char kConfig[] = "config.yaml";
@@ -98,6 +99,7 @@ absl::Status CheckpointStore::Write(const Checkpoint& checkpoint) {
   const Json manifest = {{"format", kFormat},
                          {"epochs_done", checkpoint.epochs_done},
                          {"generation", checkpoint.generation},
+                         {kTime, absl::ToDoubleSeconds(clock_->Now() - absl::UnixEpoch())},
                          {"sha256", hashes}};
   DDPO_RETURN_IF_ERROR(
       file_system_->WriteSynced(JoinPath(temporary, kManifest), manifest.dump(1) + "\n"));
@@ -114,9 +116,24 @@ absl::Status CheckpointStore::Write(const Checkpoint& checkpoint) {
   DDPO_RETURN_IF_ERROR(file_system_->Rename(temporary, final_path));
   KillPoint("checkpoint.after_rename");
   DDPO_RETURN_IF_ERROR(file_system_->SyncDirectory(dir_));
+  return RemoveOld();
+}
 
+absl::Time CheckpointStore::TimeWritten(const std::string& name) {
+  const auto text = file_system_->Read(JoinPath(JoinPath(dir_, name), kManifest));
+  const Json manifest = Json::parse(text.value_or(""), nullptr, /*allow_exceptions=*/false);
+  if (!manifest.is_object() || !manifest.contains(kTime) || !manifest[kTime].is_number()) {
+    return clock_->Now();
+  }
+  return absl::UnixEpoch() + absl::Seconds(manifest[kTime].get<double>());
+}
+
+absl::Status CheckpointStore::RemoveOld() {
   DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesWithPrefix(kPrefix));
-  for (size_t i = 0; i + static_cast<size_t>(keep_) < names.size(); ++i) {
+  const absl::Time oldest = clock_->Now() - retention_.max_age;
+  for (size_t i = 0; i + 1 < names.size(); ++i) {
+    const bool counts = i + static_cast<size_t>(retention_.keep) >= names.size();
+    if (counts && TimeWritten(names[i]) >= oldest) continue;
     DDPO_RETURN_IF_ERROR(file_system_->RemoveAll(JoinPath(dir_, names[i])));
   }
   for (const char* prefix : {kTemporary, kOld}) {
@@ -126,6 +143,13 @@ absl::Status CheckpointStore::Write(const Checkpoint& checkpoint) {
     }
   }
   return absl::OkStatus();
+}
+
+absl::StatusOr<int64_t> CheckpointStore::NewestEpochs() {
+  DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesWithPrefix(kPrefix));
+  int64_t epochs = 0;
+  if (!names.empty()) (void)absl::SimpleAtoi(absl::StripPrefix(names.back(), kPrefix), &epochs);
+  return epochs;
 }
 
 absl::StatusOr<std::vector<std::string>> CheckpointStore::NamesWithPrefix(

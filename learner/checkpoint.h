@@ -8,6 +8,8 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/time.h"
+#include "common/base/clock.h"
 #include "common/base/files.h"
 #include "ddpo/cluster/v1/cluster.pb.h"
 
@@ -28,9 +30,16 @@ struct Checkpoint {
   std::map<int64_t, std::string> policies;
 };
 
+// Which checkpoints stay: the newest one, and of the newest `keep` those that are no older than
+// `max_age`.
+struct CheckpointRetention {
+  int keep = 1;
+  absl::Duration max_age = absl::InfiniteDuration();
+};
+
 // Checkpoints in a folder, DIR/epoch_NNNNN each:
 //
-//   MANIFEST.json      format, epochs_done, generation, and the SHA-256 of every other file
+//   MANIFEST.json      format, epochs_done, generation, time, and the SHA-256 of every other file
 //   state.json         counters, ledger, prompt statistics, digest of the base model
 //   trainer.safetensors  LoRA and optimizer
 //   config.yaml
@@ -40,10 +49,11 @@ struct Checkpoint {
 // there whole or not at all. Whatever is damaged is noticed by its hash and passed over.
 class CheckpointStore {
  public:
-  CheckpointStore(std::string dir, int keep, FileSystem* file_system = FileSystem::Real())
-      : dir_(std::move(dir)), keep_(keep), file_system_(file_system) {}
+  CheckpointStore(std::string dir, const CheckpointRetention& retention,
+                  FileSystem* file_system = FileSystem::Real(), Clock* clock = Clock::Real())
+      : dir_(std::move(dir)), retention_(retention), file_system_(file_system), clock_(clock) {}
 
-  // Writes one and then removes all but the newest `keep`, and what broken writes left behind.
+  // Writes one and then removes those that need not stay, and what broken writes left behind.
   absl::Status Write(const Checkpoint& checkpoint);
 
   // The newest sound one; nothing if there is none at all. Damaged ones are passed over and told in
@@ -51,13 +61,20 @@ class CheckpointStore {
   // throw a run away in silence.
   absl::StatusOr<std::optional<Checkpoint>> ReadNewest(std::vector<std::string>* warnings);
 
+  // The epochs that the newest one holds by its name, sound or not; 0 without any.
+  absl::StatusOr<int64_t> NewestEpochs();
+
  private:
   absl::StatusOr<Checkpoint> Read(const std::string& name);
   absl::StatusOr<std::vector<std::string>> NamesWithPrefix(const std::string& prefix);
+  // Now, for one whose manifest does not say when it was written.
+  absl::Time TimeWritten(const std::string& name);
+  absl::Status RemoveOld();
 
   const std::string dir_;
-  const int keep_;
+  const CheckpointRetention retention_;
   FileSystem* const file_system_;
+  Clock* const clock_;
 };
 
 }  // namespace ddpo

@@ -20,6 +20,8 @@ LeaseTaskResponse NoTask() {
 
 // An actor asks again at once, so there is no use in longer waits.
 constexpr absl::Duration kLongestWait = absl::Minutes(1);
+// An idle actor asks for a task every ten seconds, however short its leases are.
+constexpr absl::Duration kActorSilence = absl::Seconds(30);
 // The first 500 bytes at most, cut between characters of UTF-8, as the wire wants it: each actor's
 // last error is kept.
 std::string Shortened(const std::string& text) {
@@ -372,6 +374,13 @@ std::vector<cluster::v1::ActorStatus> Coordinator::ActorStatuses() const {
     }
   }
   return statuses;
+}
+
+std::vector<cluster::v1::ActorStatus> Coordinator::LiveActors() const {
+  const double silence = absl::ToDoubleSeconds(std::max(kActorSilence, options_.lease_duration));
+  std::vector<cluster::v1::ActorStatus> live = ActorStatuses();
+  std::erase_if(live, [&](const auto& actor) { return actor.last_seen_seconds() > silence; });
+  return live;
 }
 
 int64_t Coordinator::policy_version() const {

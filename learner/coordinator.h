@@ -92,13 +92,14 @@ class Coordinator {
   // Why the run cannot go on, once a task has failed too often.
   absl::Status error() const;
   std::vector<cluster::v1::ActorStatus> ActorStatuses() const;
+  // Of those that were heard of lately: an idle actor asks for a task every few seconds.
+  std::vector<cluster::v1::ActorStatus> LiveActors() const;
   int64_t policy_version() const;
   int64_t leases() const;
   // Tasks that no actor holds.
   int64_t waiting_tasks() const;
   int64_t expired_leases() const;
   int64_t failed_tasks() const;
-  absl::Duration lease_duration() const { return options_.lease_duration; }
   uint64_t generation() const { return options_.generation; }
   const std::string& run_id() const { return options_.run_id; }
   const std::string& model_digest() const { return options_.model_digest; }

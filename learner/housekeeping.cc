@@ -1,6 +1,5 @@
 #include "learner/housekeeping.h"
 
-#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -10,8 +9,6 @@ namespace ddpo {
 namespace {
 
 constexpr absl::Duration kTick = absl::Milliseconds(50);
-// An idle actor asks for a task every ten seconds, however short its leases are.
-constexpr absl::Duration kActorSilence = absl::Seconds(30);
 
 // A resumed run's ledger goes on where it was, and so do these counters.
 void RaiseTo(prometheus::Counter& counter, int64_t value) {
@@ -62,10 +59,8 @@ void Housekeeping::UpdateMetrics() {
   RaiseTo(parts_.metrics->leases_expired, parts_.coordinator->expired_leases());
   RaiseTo(parts_.metrics->tasks_failed, parts_.coordinator->failed_tasks());
   std::vector<int64_t> versions;
-  const double silence =
-      absl::ToDoubleSeconds(std::max(kActorSilence, parts_.coordinator->lease_duration()));
-  for (const auto& actor : parts_.coordinator->ActorStatuses()) {
-    if (actor.last_seen_seconds() <= silence) versions.push_back(actor.policy_version());
+  for (const auto& actor : parts_.coordinator->LiveActors()) {
+    versions.push_back(actor.policy_version());
   }
   parts_.metrics->SetActors(versions, parts_.coordinator->policy_version());
   parts_.metrics->progress_timestamp.Set(

@@ -1,12 +1,27 @@
 #include "learner/join_ranks.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "common/base/address.h"
 #include "common/base/logging.h"
 #include "common/base/status_macros.h"
+#include "learner/checkpoint.h"
 #include "learner/run_files.h"
 
 namespace ddpo {
+namespace {
+
+// For the other ranks of a run that is complete, which may have been started once more as well.
+constexpr absl::Duration kCompletePatience = absl::Minutes(1);
+
+}  // namespace
+
+bool IsComplete(const config::v1::Config& config, const std::string& run_dir) {
+  const RunFiles files(run_dir);
+  const auto epochs = CheckpointStore(files.checkpoints_dir(), {}).NewestEpochs();
+  return epochs.ok() && *epochs >= config.run().epochs() && files.HasFinalLora();
+}
 
 absl::StatusOr<std::unique_ptr<Collective>> JoinRanks(const RankOptions& options,
                                                       const config::v1::Config& config,
@@ -40,6 +55,9 @@ absl::StatusOr<std::unique_ptr<Collective>> JoinRanks(const RankOptions& options
     RunFiles files(run_dir);
     DDPO_RETURN_IF_ERROR(files.Prepare());
     DDPO_ASSIGN_OR_RETURN(collective.generation, files.NextGeneration());
+    if (IsComplete(config, run_dir)) {
+      collective.meeting_timeout = std::min(collective.timeout, kCompletePatience);
+    }
   }
   if (collective.size > 1) {
     LogInfo("rank ", options.rank, " meets the other ", collective.size - 1, " at ", options.store);

@@ -23,10 +23,14 @@ struct RankOptions {
   int device_index = 0;
 };
 
+// Whether all of the run is written. A rank 0 that then finds nobody to meet has nothing to do: it
+// died after the others had ended.
+bool IsComplete(const config::v1::Config& config, const std::string& run_dir);
+
 // The group of cluster.learner_ranks ranks. Rank 0 counts the run's generation in its folder,
 // durable before anyone hears of it, so that no two starts speak with the same number. Waits for
-// all ranks. INVALID_ARGUMENT for options that cannot be; other errors are those of
-// CreateCollective and of the folder.
+// all ranks, in a run that is complete for a minute at most. INVALID_ARGUMENT for options that
+// cannot be; other errors are those of CreateCollective and of the folder.
 absl::StatusOr<std::unique_ptr<Collective>> JoinRanks(const RankOptions& options,
                                                       const config::v1::Config& config,
                                                       const std::string& run_dir);

@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "common/base/address.h"
 #include "common/base/files.h"
+#include "common/base/kill_point.h"
 #include "common/base/logging.h"
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
@@ -23,14 +24,22 @@ namespace {
 // How often the learner looks whether all actors have heard of the end.
 constexpr absl::Duration kLook = absl::Milliseconds(10);
 
+CheckpointRetention Retention(const config::v1::CheckpointConfig& config) {
+  CheckpointRetention retention;
+  retention.keep = config.keep();
+  if (config.max_age_hours() > 0) retention.max_age = absl::Hours(config.max_age_hours());
+  return retention;
+}
+
 }  // namespace
 
 Learner::Learner(const LearnerOptions& options, Collective* collective)
     : options_(options),
       collective_(collective),
       registry_(std::make_shared<prometheus::Registry>()),
-      files_(options.run_dir),
-      checkpoints_(files_.checkpoints_dir(), options.config.checkpoint().keep()) {}
+      files_(options.run_dir, options.file_system),
+      checkpoints_(files_.checkpoints_dir(), Retention(options.config.checkpoint()),
+                   options.file_system) {}
 
 absl::StatusOr<std::unique_ptr<Learner>> Learner::Start(const LearnerOptions& options,
                                                         PolicyTrainer* trainer,
@@ -223,6 +232,7 @@ absl::Status Learner::Run(const std::function<bool()>& stopping) {
   if (status.ok() || absl::IsCancelled(status)) {
     const absl::Status left = collective_->Leave();
     if (!left.ok()) LogWarning("the ranks did not end together: ", left.message());
+    KillPoint("run.end");
   }
   return status;
 }

@@ -52,6 +52,8 @@ struct LearnerOptions {
   absl::Duration farewell = absl::Seconds(3);
   // Longest time that calls under way are let end after that.
   absl::Duration drain = absl::Seconds(5);
+  // Where the run's folder lies.
+  FileSystem* file_system = FileSystem::Real();
   // This rank's address as actors reach it, where it is not the one that `listen` gives. Rank 0 has
   // no use for it: actors know it.
   std::string advertise;

@@ -81,6 +81,8 @@ struct Started {
   std::unique_ptr<Collective> collective;
   std::unique_ptr<PolicyTrainer> trainer;
   std::unique_ptr<Learner> learner;
+  // The other ranks have ended, and so has the run.
+  bool nothing_to_do = false;
 };
 
 absl::Status Start(Flags flags, Started* started) {
@@ -90,7 +92,13 @@ absl::Status Start(Flags flags, Started* started) {
   config.mutable_security()->MergeFrom(flags.security);
   DDPO_ASSIGN_OR_RETURN(const std::string model, FindResource(config.model()));
   DDPO_ASSIGN_OR_RETURN(flags.learner.model_digest, DigestModelFolder(model));
-  DDPO_ASSIGN_OR_RETURN(started->collective, JoinRanks(flags.ranks, config, flags.learner.run_dir));
+  auto collective = JoinRanks(flags.ranks, config, flags.learner.run_dir);
+  if (!collective.ok()) {
+    started->nothing_to_do = flags.ranks.rank == 0 && absl::IsUnavailable(collective.status()) &&
+                             IsComplete(config, flags.learner.run_dir);
+    return collective.status();
+  }
+  started->collective = *std::move(collective);
   DDPO_ASSIGN_OR_RETURN(started->trainer, CreatePolicyTrainer(config, started->collective.get()));
   DDPO_ASSIGN_OR_RETURN(started->learner, Learner::Start(flags.learner, started->trainer.get(),
                                                          started->collective.get()));
@@ -126,6 +134,10 @@ int Main(int argc, char** argv) {
   });
   Started started;
   if (const absl::Status status = Start(flags, &started); !status.ok()) {
+    if (started.nothing_to_do) {
+      LogInfo("the run is complete, and the other ranks are gone: ", status.message());
+      return 0;
+    }
     LogError(status.ToString());
     if (started.collective != nullptr) started.collective->Abort(std::string(status.message()));
     return StartExitCode(status, started);

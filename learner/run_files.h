@@ -39,6 +39,8 @@ class RunFiles {
   // lora/epoch_NNNN.safetensors and lora/final.safetensors.
   absl::Status WriteLora(int64_t epochs_done, const std::string& safetensors);
   absl::Status WriteFinalLora(const std::string& safetensors);
+  // Whether there is a lora/final.safetensors, of this number of epochs or fewer.
+  bool HasFinalLora() const { return file_system_->Exists(final_lora_path()); }
 
  private:
   std::string failures_path() const { return JoinPath(run_dir_, "failures.json"); }

@@ -31,6 +31,17 @@ class Stopwatch {
 
 }  // namespace
 
+RunLoop::RunLoop(const config::v1::Config& config, RunParts parts, Clock* clock)
+    : config_(config),
+      parts_(parts),
+      clock_(clock),
+      checkpoint_writer_(parts.checkpoints, [parts, clock](const Checkpoint& checkpoint) {
+        parts.monitor->SetCheckpoint(checkpoint.epochs_done, /*written=*/true);
+        parts.metrics->checkpoint_epochs.Set(static_cast<double>(checkpoint.epochs_done));
+        parts.metrics->checkpoint_timestamp.Set(
+            absl::ToDoubleSeconds(clock->Now() - absl::UnixEpoch()));
+      }) {}
+
 absl::Status RunLoop::Restore(const std::optional<Checkpoint>& checkpoint) {
   cluster::v1::RankCheckpoint message;
   if (checkpoint.has_value()) {
@@ -97,10 +108,12 @@ absl::Status RunLoop::Run(const std::function<bool()>& stopping) {
     const absl::Status status = RunEpoch(next_epoch_, stopping);
     if (absl::IsCancelled(status)) {
       if (leads() && saved_epochs_ != next_epoch_) DDPO_RETURN_IF_ERROR(Save(next_epoch_));
+      DDPO_RETURN_IF_ERROR(checkpoint_writer_.Wait());
       DDPO_RETURN_IF_ERROR(WaitForRanks());
       return status;
     }
     DDPO_RETURN_IF_ERROR(status);
+    DDPO_RETURN_IF_ERROR(checkpoint_writer_.status());
     ++next_epoch_;
     const bool last = next_epoch_ == config_.run().epochs();
     if (leads() && (last || next_epoch_ % config_.checkpoint().every_epochs() == 0)) {
@@ -108,6 +121,7 @@ absl::Status RunLoop::Run(const std::function<bool()>& stopping) {
     }
   }
   if (leads()) {
+    DDPO_RETURN_IF_ERROR(checkpoint_writer_.Wait());
     DDPO_ASSIGN_OR_RETURN(const std::string lora, parts_.trainer->SerializeFinalPolicy());
     DDPO_RETURN_IF_ERROR(parts_.files->WriteFinalLora(lora));
   }
@@ -153,7 +167,8 @@ absl::StatusOr<std::vector<TrainingSample>> RunLoop::Collect(
     parts_.monitor->Beat();
     const Stopwatch waiting(clock_);
     const bool complete = parts_.buffer->WaitForEpoch(epoch, clock_->Now() + kLook);
-    parts_.metrics->idle_seconds["samples"].Increment(waiting.Seconds());
+    const bool deserted = leads() && !complete && parts_.coordinator->LiveActors().empty();
+    parts_.metrics->idle_seconds[deserted ? "actors" : "samples"].Increment(waiting.Seconds());
     const Stopwatch comparing(clock_);
     DDPO_ASSIGN_OR_RETURN(const bool all_complete, CompareRanks(epoch, complete, stopping()));
     parts_.metrics->idle_seconds["ranks"].Increment(comparing.Seconds());
@@ -263,14 +278,10 @@ absl::Status RunLoop::Save(int64_t epochs_done) {
     checkpoint.policies[version] = policy->bytes;
   }
   checkpoint.elapsed_seconds = ElapsedSeconds();
-  DDPO_RETURN_IF_ERROR(parts_.checkpoints->Write(checkpoint));
+  DDPO_RETURN_IF_ERROR(checkpoint_writer_.Write(std::move(checkpoint)));
   saved_epochs_ = epochs_done;
-  parts_.monitor->SetCheckpoint(saved_epochs_, /*written=*/true);
-  parts_.metrics->checkpoint_epochs.Set(static_cast<double>(saved_epochs_));
   unreported_save_seconds_ += saving.Seconds();
   parts_.metrics->phase_seconds["checkpoint"].Observe(saving.Seconds());
-  parts_.metrics->checkpoint_timestamp.Set(
-      absl::ToDoubleSeconds(clock_->Now() - absl::UnixEpoch()));
   return absl::OkStatus();
 }
 

@@ -12,6 +12,7 @@
 #include "common/metrics/learner_metrics.h"
 #include "ddpo/config/v1/config.pb.h"
 #include "learner/checkpoint.h"
+#include "learner/checkpoint_writer.h"
 #include "learner/collective/collective.h"
 #include "learner/coordinator.h"
 #include "learner/epoch_report.h"
@@ -51,8 +52,7 @@ struct RunParts {
 // the same weights, optimizer and statistics.
 class RunLoop {
  public:
-  RunLoop(const config::v1::Config& config, RunParts parts, Clock* clock = Clock::Real())
-      : config_(config), parts_(parts), clock_(clock) {}
+  RunLoop(const config::v1::Config& config, RunParts parts, Clock* clock = Clock::Real());
 
   // Takes up rank 0's checkpoint if it has one; the other ranks pass nothing. Before Run.
   absl::Status Restore(const std::optional<Checkpoint>& checkpoint);
@@ -88,6 +88,7 @@ class RunLoop {
   absl::StatusOr<std::string> SerializePolicy();
   // Publishes a policy under this version, in which all tasks that wait for it go out.
   void Publish(int64_t version, std::string policy);
+  // Hands a checkpoint to its writer.
   absl::Status Save(int64_t epochs_done);
   // Writes and exports what the epoch came to.
   absl::Status Report(EpochReport report);
@@ -99,11 +100,12 @@ class RunLoop {
   std::vector<std::string> ingest_addresses_;
   int64_t next_epoch_ = 0;
   int64_t planned_epochs_ = 0;
-  int64_t saved_epochs_ = -1;                         // of the newest checkpoint
+  int64_t saved_epochs_ = -1;                         // of the newest checkpoint handed over
   double elapsed_before_ = 0;                         // seconds, in earlier starts of the run
   std::map<int64_t, std::string> restored_policies_;  // older versions; moved out by Run
   double unreported_save_seconds_ = 0;
   absl::Time start_;
+  CheckpointWriter checkpoint_writer_;
 };
 
 }  // namespace ddpo

@@ -36,7 +36,7 @@ constexpr int kEpochs = 5;
 constexpr int kSamples = 12;
 
 std::string Config() {
-  return absl::StrCat("model: ", testing::SourcePath("tests/goldens/pipelines/tiny"), R"(
+  return absl::StrCat("model: ", testing::SourcePath("assets/models/emoji-sd"), R"(
 reward: jpeg_compressibility
 prompts: {list: [a cat, a dog, a horse]}
 run: {name: chaos, epochs: 5, seed: 11, save_every: 5}

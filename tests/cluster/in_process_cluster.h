@@ -52,15 +52,18 @@ inline uint64_t CountStart(const std::string& run_dir) {
 class InProcessLearner {
  public:
   // The only rank of its group.
-  InProcessLearner(const config::v1::Config& config, const std::string& run_dir)
-      : InProcessLearner(config, run_dir, std::make_unique<SingleRank>(CountStart(run_dir))) {}
+  InProcessLearner(const config::v1::Config& config, const std::string& run_dir,
+                   FileSystem* file_system = FileSystem::Real())
+      : InProcessLearner(config, run_dir, file_system,
+                         std::make_unique<SingleRank>(CountStart(run_dir))) {}
   // One rank. All ranks have to be constructed at the same time.
   InProcessLearner(const config::v1::Config& config, const std::string& run_dir,
-                   Collective* collective)
+                   Collective* collective, FileSystem* file_system = FileSystem::Real())
       : trainer_(collective) {
     LearnerOptions options;
     options.config = config;
     options.run_dir = run_dir;
+    options.file_system = file_system;
     options.model_digest = "model";
     // Ending a metrics server takes two seconds.
     options.metrics_listen.clear();
@@ -94,8 +97,8 @@ class InProcessLearner {
 
  private:
   InProcessLearner(const config::v1::Config& config, const std::string& run_dir,
-                   std::unique_ptr<SingleRank> single_rank)
-      : InProcessLearner(config, run_dir, single_rank.get()) {
+                   FileSystem* file_system, std::unique_ptr<SingleRank> single_rank)
+      : InProcessLearner(config, run_dir, single_rank.get(), file_system) {
     single_rank_ = std::move(single_rank);
   }
 

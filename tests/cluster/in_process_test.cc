@@ -15,6 +15,7 @@
 #include "common/base/files.h"
 #include "common/rpc/channel.h"
 #include "tests/cluster/in_process_cluster.h"
+#include "tests/testing/failing_file_system.h"
 #include "tests/testing/grpc_probe.h"
 #include "tests/testing/temp_dir.h"
 
@@ -24,6 +25,7 @@ namespace {
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
+using testing::FailingFileSystem;
 using testing::HashingTrainer;
 using testing::HashReward;
 using testing::InProcessActor;
@@ -255,6 +257,39 @@ TEST(InProcessClusterTest, ADamagedCheckpointCostsEpochsAndChangesNothing) {
   // Goes on from the second epoch's checkpoint; the third epoch comes again.
   EXPECT_EQ(RunWith(1, SmallRun(), dir), calm);
   EXPECT_EQ(TimelessMetrics(dir), TimelessMetrics(calm_dir));
+}
+
+TEST(InProcessClusterTest, ADiskThatFillsUpFailsTheRunWhichGoesOnOnceThereIsSpace) {
+  const TempDir calm_dir;
+  const std::string calm = RunWith(1, SmallRun(), calm_dir);
+  bool ended_well = false;
+  for (int operations = 1; !ended_well; operations += 7) {
+    const TempDir dir;
+    FailingFileSystem file_system(operations);
+    InProcessLearner learner(SmallRun(), dir.path(), &file_system);
+    ASSERT_TRUE(learner.start_status().ok()) << learner.start_status();
+    {
+      const InProcessActor actor(learner->address(), "actor-0");
+      const absl::Status status = learner.RunToTheEnd();
+      ended_well = status.ok();
+      EXPECT_EQ(ended_well, !file_system.failed());
+      if (!ended_well) {
+        EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+        EXPECT_THAT(std::string(status.message()), HasSubstr(dir.path()));
+      }
+    }
+    EXPECT_EQ(RunWith(1, SmallRun(), dir), calm) << "after " << operations << " operations";
+    EXPECT_EQ(TimelessMetrics(dir), TimelessMetrics(calm_dir));
+  }
+}
+
+TEST(InProcessClusterTest, CountsTheTimeInWhichThereIsNoActor) {
+  const TempDir dir;
+  InProcessLearner learner(SmallRun(), dir.path());
+  learner.Start();
+  while (learner->metrics().idle_seconds["actors"].Value() == 0) std::this_thread::yield();
+  const InProcessActor actor(learner->address(), "actor-0");
+  EXPECT_TRUE(learner.Join().ok());
 }
 
 TEST(InProcessClusterTest, RefusesMessagesOfAnOlderGeneration) {

@@ -58,15 +58,16 @@ class ProcessCluster {
   // All ranks.
   void StartLearner() {
     const std::string store = absl::StrCat("127.0.0.1:", *FreePort());
-    for (int rank = 0; rank < ranks_; ++rank) {
-      const std::string name = RankName(rank);
-      Start(name,
-            WithFlags("learner", {"ddpo-learner", "--config", dir_ / "config.yaml", "--run-dir",
-                                  dir_ / "run", "--listen", Listen(name), "--address-file",
-                                  dir_ / (name + ".address"), "--rank", absl::StrCat(rank),
-                                  "--store", store, "--advertise", Address(name)}));
-    }
+    for (int rank = 0; rank < ranks_; ++rank) StartRank(rank, store);
     for (int rank = 0; rank < ranks_; ++rank) WaitForAddress(RankName(rank));
+  }
+  // One of the learner's ranks, which meet in the store at this address.
+  void StartRank(int rank, const std::string& store) {
+    const std::string name = RankName(rank);
+    Start(name, WithFlags("learner", {"ddpo-learner", "--config", dir_ / "config.yaml", "--run-dir",
+                                      dir_ / "run", "--listen", Listen(name), "--address-file",
+                                      dir_ / (name + ".address"), "--rank", absl::StrCat(rank),
+                                      "--store", store, "--advertise", Address(name)}));
   }
   // The address that a process, which is not started yet, will listen on.
   std::string Reserve(const std::string& name) {

@@ -89,5 +89,23 @@ TEST_P(LostRankTest, ARankThatHangsIsNamedInBoundedTime) {
   EXPECT_THAT(cluster.Log(other), HasSubstr(absl::StrCat("rank ", GetParam())));
 }
 
+TEST(RanksProcessTest, ARankZeroThatDiedAfterTheOthersEndedEndsByItself) {
+  ProcessCluster cluster(Config(", rank_timeout_seconds: 5"), {}, {}, kRanks, /*start=*/false);
+  cluster.SetEnvironment("learner", {"DDPO_KILL_AT=run.end:1"});
+  cluster.StartLearner();
+  cluster.StartRewardServer();
+  cluster.StartActor("actor-0");
+  EXPECT_TRUE(cluster.Wait("learner-1").ok());
+  EXPECT_EQ(cluster.Wait("learner").signal, SIGKILL);
+  EXPECT_EQ(cluster.FinalLora(), Undisturbed());
+  cluster.SetEnvironment("learner", {});
+  cluster.StartRank(0, absl::StrCat("127.0.0.1:", *FreePort()));
+  const ExitStatus status = cluster.Wait("learner");
+  EXPECT_TRUE(status.ok()) << status.ToString() << cluster.Log("learner");
+  EXPECT_THAT(cluster.Log("learner"),
+              HasSubstr("the run is complete, and the other ranks are gone"));
+  EXPECT_EQ(cluster.FinalLora(), Undisturbed());
+}
+
 }  // namespace
 }  // namespace ddpo

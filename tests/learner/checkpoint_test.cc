@@ -8,12 +8,15 @@
 #include <string>
 #include <vector>
 
+#include "common/base/fake_clock.h"
+#include "tests/testing/failing_file_system.h"
 #include "tests/testing/temp_dir.h"
 
 namespace ddpo {
 namespace {
 
 using ::testing::ElementsAre;
+using testing::FailingFileSystem;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 using ::testing::SizeIs;
@@ -52,7 +55,7 @@ class CheckpointTest : public ::testing::Test {
   }
 
   testing::TempDir dir_;
-  CheckpointStore store_{dir_.path(), /*keep=*/2};
+  CheckpointStore store_{dir_.path(), {.keep = 2}};
   std::vector<std::string> warnings_;
 };
 
@@ -123,6 +126,27 @@ TEST_F(CheckpointTest, RefusesToStartAfreshWhenAllAreDamaged) {
   EXPECT_EQ(checkpoint.status().code(), absl::StatusCode::kDataLoss);
 }
 
+TEST_F(CheckpointTest, RemovesOnesThatAreTooOldButNeverTheNewest) {
+  FakeClock clock;
+  CheckpointStore store(dir_.path(), {.keep = 3, .max_age = absl::Hours(2)}, FileSystem::Real(),
+                        &clock);
+  ASSERT_TRUE(store.Write(MakeCheckpoint(1)).ok());
+  clock.Advance(absl::Hours(1.5));
+  ASSERT_TRUE(store.Write(MakeCheckpoint(2)).ok());
+  EXPECT_THAT(Names(), ElementsAre("epoch_00001", "epoch_00002"));
+  clock.Advance(absl::Hours(1));
+  ASSERT_TRUE(store.Write(MakeCheckpoint(3)).ok());
+  EXPECT_THAT(Names(), ElementsAre("epoch_00002", "epoch_00003"));
+  clock.Advance(absl::Hours(10));
+  ASSERT_TRUE(store.Write(MakeCheckpoint(4)).ok());
+  EXPECT_THAT(Names(), ElementsAre("epoch_00004"));
+  // One whose manifest does not tell its age counts as young.
+  Damage("epoch_00004/MANIFEST.json", "{}");
+  clock.Advance(absl::Hours(10));
+  ASSERT_TRUE(store.Write(MakeCheckpoint(5)).ok());
+  EXPECT_THAT(Names(), ElementsAre("epoch_00004", "epoch_00005"));
+}
+
 TEST_F(CheckpointTest, IgnoresAndClearsAwayWhatABrokenWriteLeft) {
   ASSERT_TRUE(store_.Write(MakeCheckpoint(1)).ok());
   std::filesystem::create_directories(dir_ / ".writing-epoch_00002");
@@ -141,53 +165,11 @@ TEST_F(CheckpointTest, ReplacesADamagedOneOfTheSameEpoch) {
   EXPECT_THAT(warnings_, IsEmpty());
 }
 
-// Fails from the given write operation on, as a disk that is full or a process that is killed.
-class FailingFileSystem : public FileSystem {
- public:
-  explicit FailingFileSystem(int operations) : left_(operations) {}
-  bool failed() const { return left_ < 0; }
-
-  absl::StatusOr<std::string> Read(const std::string& path) override { return real_->Read(path); }
-  absl::Status WriteSynced(const std::string& path, absl::string_view contents) override {
-    if (!Spend()) {
-      (void)real_->WriteSynced(path, contents.substr(0, contents.size() / 2));
-      return absl::ResourceExhaustedError("no space left on device");
-    }
-    return real_->WriteSynced(path, contents);
-  }
-  absl::Status AppendSynced(const std::string& path, absl::string_view contents) override {
-    return Spend() ? real_->AppendSynced(path, contents) : Full();
-  }
-  absl::Status Rename(const std::string& from, const std::string& to) override {
-    return Spend() ? real_->Rename(from, to) : Full();
-  }
-  absl::Status SyncDirectory(const std::string& path) override {
-    return Spend() ? real_->SyncDirectory(path) : Full();
-  }
-  absl::Status CreateDirectories(const std::string& path) override {
-    return Spend() ? real_->CreateDirectories(path) : Full();
-  }
-  absl::Status RemoveAll(const std::string& path) override {
-    return Spend() ? real_->RemoveAll(path) : Full();
-  }
-  absl::StatusOr<std::vector<std::string>> List(const std::string& path) override {
-    return real_->List(path);
-  }
-  bool Exists(const std::string& path) override { return real_->Exists(path); }
-
- private:
-  bool Spend() { return --left_ >= 0; }
-  static absl::Status Full() { return absl::ResourceExhaustedError("no space left on device"); }
-
-  FileSystem* const real_ = FileSystem::Real();
-  int left_;
-};
-
 TEST_F(CheckpointTest, AWriteThatEndsAnywhereLeavesASoundCheckpoint) {
   ASSERT_TRUE(store_.Write(MakeCheckpoint(1)).ok());
   for (int operations = 0;; ++operations) {
     FailingFileSystem file_system(operations);
-    CheckpointStore store(dir_.path(), 2, &file_system);
+    CheckpointStore store(dir_.path(), {.keep = 2}, &file_system);
     const absl::Status written = store.Write(MakeCheckpoint(2));
     const int64_t newest = Newest();
     EXPECT_TRUE(newest == 1 || newest == 2) << "after " << operations << " operations";
