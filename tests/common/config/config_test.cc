@@ -377,6 +377,18 @@ TEST(PromptsTest, HoldsNoPromptTwiceAndHoldsOutWhatItSays) {
   }
 }
 
+TEST(PromptsTest, TheDemosSetsArePartsOfTheirTasks) {
+  for (const auto& [part, whole] : {std::pair{"demo_alignment", "animals_activities"},
+                                    std::pair{"demo_counting", "counting"}}) {
+    config::v1::PromptsConfig config;
+    config.set_set(part);
+    const auto prompts = *LoadPrompts(config);
+    EXPECT_THAT(prompts, SizeIs(36));
+    config.set_set(whole);
+    EXPECT_THAT(*LoadPrompts(config), ::testing::IsSupersetOf(prompts));
+  }
+}
+
 TEST(PromptsTest, NamesWhatIsNotThere) {
   config::v1::PromptsConfig config;
   config.set_set("plants");
