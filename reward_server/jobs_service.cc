@@ -132,7 +132,11 @@ class JobsService::Upload {
 
 JobsService::JobsService(JobStore* store, JobRunner* runner, ScorerPool* pool,
                          const JobsServiceOptions& options)
-    : store_(store), runner_(runner), pool_(pool), options_(options) {
+    : store_(store),
+      runner_(runner),
+      pool_(pool),
+      options_(options),
+      silence_(options.max_upload_silence) {
   using Handler = grpc::internal::ClientStreamingHandler<JobsService, grpc::ByteBuffer, Job>;
   const auto* methods = SubmitJobRequest::descriptor()->file()->FindServiceByName("RewardJobs");
   MarkMethodStreamed(methods->FindMethodByName("SubmitJob")->index(),
@@ -155,6 +159,7 @@ grpc::Status JobsService::SubmitJobBytes(grpc::ServerContext* context,
 
 absl::Status JobsService::ReadUpload(grpc::ServerContext* context,
                                      grpc::ServerReader<grpc::ByteBuffer>* reader, Upload* upload) {
+  SilenceWatch::Stream stream(&silence_, [context] { context->TryCancel(); });
   grpc::ByteBuffer bytes;
   if (!reader->Read(&bytes)) return absl::InvalidArgumentError("the stream has no message");
   SubmitJobRequest message;
@@ -167,11 +172,14 @@ absl::Status JobsService::ReadUpload(grpc::ServerContext* context,
   DDPO_RETURN_IF_ERROR(upload->Begin(message, batcher->info()));
   DDPO_RETURN_IF_ERROR(upload->Add(message, options_.max_items));
   while (reader->Read(&bytes)) {
+    stream.Heard();
     DDPO_RETURN_IF_ERROR(ParseMessage(&bytes, &message));
     DDPO_RETURN_IF_ERROR(upload->Add(message, options_.max_items));
   }
   // Read ends the same way for a caller that is done and for one that is gone.
-  if (context->IsCancelled()) return absl::CancelledError("the caller is gone");
+  if (stream.ended() || context->IsCancelled()) {
+    return absl::CancelledError("the caller is gone, or was silent for too long");
+  }
   return absl::OkStatus();
 }
 

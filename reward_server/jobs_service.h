@@ -10,12 +10,15 @@
 #include "reward_server/jobs.h"
 #include "reward_server/jobs_store.h"
 #include "reward_server/scorer_pool.h"
+#include "reward_server/silence_watch.h"
 
 namespace ddpo {
 
 struct JobsServiceOptions {
   // SubmitJob and WaitJob calls at a time: each holds a thread. More are RESOURCE_EXHAUSTED.
   int max_long_calls = 128;
+  // SubmitJob is CANCELLED where nothing comes for so long: a caller need not name a deadline.
+  absl::Duration max_upload_silence = absl::Minutes(2);
   // Longest WaitJob.
   absl::Duration max_wait = absl::Hours(1);
   // Most items of one job.
@@ -59,6 +62,7 @@ class JobsService final : public reward::v1::RewardJobs::Service {
   JobRunner* const runner_;
   ScorerPool* const pool_;
   const JobsServiceOptions options_;
+  SilenceWatch silence_;
   absl::Mutex mu_;
   int long_calls_ ABSL_GUARDED_BY(mu_) = 0;
 };

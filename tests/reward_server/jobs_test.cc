@@ -311,6 +311,20 @@ TEST_F(JobsTest, AnUploadThatItsCallerCancelsLeavesNothing) {
   EXPECT_NE(SubmitItems("r1", 5).name(), "");
 }
 
+TEST_F(JobsTest, AnUploadThatFallsSilentIsEndedAndLeavesNothing) {
+  service_options_.max_upload_silence = absl::Milliseconds(50);
+  Start();
+  {
+    grpc::ClientContext context;
+    Job job;
+    auto writer = stub_->SubmitJob(&context, &job);
+    ASSERT_TRUE(writer->Write(Message("r1", 0, 3)));
+    // Neither more items nor the end.
+    EXPECT_EQ(writer->Finish().error_code(), grpc::StatusCode::CANCELLED);
+  }
+  EXPECT_EQ(store_->List(0, "")->jobs_size(), 0);
+}
+
 TEST_F(JobsTest, BoundsTheCallersWhoHoldAThread) {
   service_options_.max_long_calls = 0;
   Start();
