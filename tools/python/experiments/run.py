@@ -45,7 +45,9 @@ def main() -> None:
     text = tables.table(grid, args.seeds, work, columns) + "\n" + staleness_is_sound(grid, args.seeds, work)
     plot = ROOT / f"docs/images/{args.grid}.svg"
     tables.plot(grid, args.seeds, work, columns, plot)
-    (ROOT / f"docs/experiments/{args.grid}-table.md").write_text(text)
+    table = ROOT / f"docs/experiments/{args.grid}-table.md"
+    table.parent.mkdir(exist_ok=True)
+    table.write_text(text)
     print(text + f"plot: {plot.relative_to(ROOT)}")
 
 
