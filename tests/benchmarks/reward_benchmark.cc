@@ -1,7 +1,7 @@
 // JPEG scoring through the reward server against a bare libjpeg-turbo loop over the same images,
 // in turns within one run. Both may use the same number of threads for encoding.
 //
-//   reward_benchmark [--images 64] [--size 512] [--threads 1] [--rounds 5] [--call 4]
+//   reward_benchmark [--images 256] [--size 512] [--threads 1] [--rounds 5] [--call 4]
 
 #include <grpcpp/grpcpp.h>
 #include <jpeglib.h>
@@ -31,7 +31,7 @@ namespace ddpo {
 namespace {
 
 struct Flags {
-  int images = 64;
+  int images = 256;
   int size = 512;
   int threads = 1;
   int rounds = 5;
@@ -117,17 +117,18 @@ void FillRequest(const std::vector<Image>& images, size_t begin, size_t end,
   }
 }
 
-// The same through the server: as many clients as threads and one more.
-double RunServed(const std::string& address, const std::vector<Image>& images, const Flags& flags,
+using Clients = std::vector<std::unique_ptr<reward::v1::RewardService::Stub>>;
+
+// The same through the server, a thread for each client.
+double RunServed(const Clients& clients, const std::vector<Image>& images, const Flags& flags,
                  const std::vector<size_t>& sizes) {
   const auto call = static_cast<size_t>(flags.call);
   std::atomic<size_t> next{0};
   std::atomic<int> wrong{0};
   const absl::Time start = absl::Now();
-  std::vector<std::thread> clients;
-  for (int i = 0; i < flags.threads + 1; ++i) {
-    clients.emplace_back([&] {
-      auto stub = reward::v1::RewardService::NewStub(*CreateChannel(address));
+  std::vector<std::thread> threads;
+  for (const auto& stub : clients) {
+    threads.emplace_back([&] {
       reward::v1::ScoreRequest request;
       for (size_t begin = next.fetch_add(call); begin < images.size();
            begin = next.fetch_add(call)) {
@@ -146,7 +147,7 @@ double RunServed(const std::string& address, const std::vector<Image>& images, c
       }
     });
   }
-  for (std::thread& client : clients) client.join();
+  for (std::thread& thread : threads) thread.join();
   const double seconds = absl::ToDoubleSeconds(absl::Now() - start);
   return wrong > 0 ? -1 : static_cast<double>(images.size()) / seconds;
 }
@@ -190,6 +191,11 @@ int Main(int argc, char** argv) {
     return 1;
   }
 
+  // One more than encode: one sends while others wait for their scores.
+  Clients clients;
+  for (int i = 0; i < flags.threads + 1; ++i) {
+    clients.push_back(reward::v1::RewardService::NewStub(*CreateChannel((*server)->address())));
+  }
   std::vector<Image> images;
   for (int i = 0; i < flags.images; ++i) images.push_back(Picture(flags.size, i));
   std::vector<size_t> sizes(images.size());
@@ -201,7 +207,7 @@ int Main(int argc, char** argv) {
     const double start = CpuSeconds();
     bare.push_back(RunBare(images, flags.threads, &sizes));
     const double middle = CpuSeconds();
-    served.push_back(RunServed((*server)->address(), images, flags, sizes));
+    served.push_back(RunServed(clients, images, flags, sizes));
     if (served.back() < 0) {
       fprintf(stderr, "a score differs from the bare loop's\n");
       return 1;
