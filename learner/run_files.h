@@ -39,7 +39,7 @@ class RunFiles {
   // lora/epoch_NNNN.safetensors and lora/final.safetensors.
   absl::Status WriteLora(int64_t epochs_done, const std::string& safetensors);
   absl::Status WriteFinalLora(const std::string& safetensors);
-  // Whether there is a lora/final.safetensors, of this number of epochs or fewer.
+  // Whether there is a lora/final.safetensors, if of a run that was to have fewer epochs.
   bool HasFinalLora() const { return file_system_->Exists(final_lora_path()); }
 
  private:
