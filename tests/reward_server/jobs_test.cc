@@ -151,6 +151,8 @@ class JobsTest : public ::testing::Test {
   }
 
   const std::string directory_;
+  // Outlives the runner, whose threads may ask it until they are joined.
+  FakeClock clock_{absl::Now()};
   FakeScorerControl control_;
   BatcherOptions batching_;
   JobRunnerOptions runner_options_;
@@ -377,17 +379,16 @@ TEST_F(JobsTest, AFullQueueDelaysAJobAndFailsNothing) {
 }
 
 TEST_F(JobsTest, ForgetsJobsSomeTimeAfterTheirEnd) {
-  const absl::Time start = absl::Now();
-  FakeClock clock(start);
-  runner_options_.clock = &clock;
+  const absl::Time start = clock_.Now();
+  runner_options_.clock = &clock_;
   runner_options_.max_age = absl::Hours(2);
   Start();
   const std::string name = SubmitItems("r1", 2).name();
   while (store_->Get(name)->state() != reward::v1::JOB_STATE_SUCCEEDED) std::this_thread::yield();
-  clock.Advance(absl::Hours(1));
+  clock_.Advance(absl::Hours(1));
   EXPECT_TRUE(store_->Get(name).ok());
-  while (store_->Get(name).ok()) clock.Advance(absl::Minutes(5));
-  EXPECT_GE(clock.Now(), start + absl::Hours(2));
+  while (store_->Get(name).ok()) clock_.Advance(absl::Minutes(5));
+  EXPECT_GE(clock_.Now(), start + absl::Hours(2));
 }
 
 }  // namespace
