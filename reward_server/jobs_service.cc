@@ -159,9 +159,13 @@ grpc::Status JobsService::SubmitJobBytes(grpc::ServerContext* context,
 
 absl::Status JobsService::ReadUpload(grpc::ServerContext* context,
                                      grpc::ServerReader<grpc::ByteBuffer>* reader, Upload* upload) {
-  SilenceWatch::Stream stream(&silence_, [context] { context->TryCancel(); });
   grpc::ByteBuffer bytes;
-  if (!reader->Read(&bytes)) return absl::InvalidArgumentError("the stream has no message");
+  // The time in which the server stores what came is not the caller's silence.
+  const auto read = [&] {
+    const SilenceWatch::Wait wait(&silence_, [context] { context->TryCancel(); });
+    return reader->Read(&bytes);
+  };
+  if (!read()) return absl::InvalidArgumentError("the stream has no message");
   SubmitJobRequest message;
   DDPO_RETURN_IF_ERROR(ParseMessage(&bytes, &message));
   if (message.request_id().empty() || message.request_id().size() > kMaxRequestIdBytes) {
@@ -171,13 +175,12 @@ absl::Status JobsService::ReadUpload(grpc::ServerContext* context,
   DDPO_ASSIGN_OR_RETURN(Batcher * batcher, pool_->Find(message.scorer()));
   DDPO_RETURN_IF_ERROR(upload->Begin(message, batcher->info()));
   DDPO_RETURN_IF_ERROR(upload->Add(message, options_.max_items));
-  while (reader->Read(&bytes)) {
-    stream.Heard();
+  while (read()) {
     DDPO_RETURN_IF_ERROR(ParseMessage(&bytes, &message));
     DDPO_RETURN_IF_ERROR(upload->Add(message, options_.max_items));
   }
   // Read ends the same way for a caller that is done and for one that is gone.
-  if (stream.ended() || context->IsCancelled()) {
+  if (context->IsCancelled()) {
     return absl::CancelledError("the caller is gone, or was silent for too long");
   }
   return absl::OkStatus();

@@ -18,9 +18,9 @@ SilenceWatch::~SilenceWatch() {
 }
 
 absl::Time SilenceWatch::NextDeadline() const {
-  // Streams that come later are no earlier than this.
+  // Waits that begin later end no earlier than this.
   absl::Time next = absl::Now() + limit_;
-  for (const auto& [stream, watched] : streams_) {
+  for (const auto& [wait, watched] : waits_) {
     if (!watched.ended) next = std::min(next, watched.deadline);
   }
   return next;
@@ -29,7 +29,7 @@ absl::Time SilenceWatch::NextDeadline() const {
 void SilenceWatch::Run() {
   absl::MutexLock lock(&mutex_);
   while (!mutex_.AwaitWithDeadline(absl::Condition(&ending_), NextDeadline())) {
-    for (auto& [stream, watched] : streams_) {
+    for (auto& [wait, watched] : waits_) {
       if (watched.ended || watched.deadline > absl::Now()) continue;
       watched.ended = true;
       watched.end();
@@ -37,24 +37,14 @@ void SilenceWatch::Run() {
   }
 }
 
-SilenceWatch::Stream::Stream(SilenceWatch* watch, std::function<void()> end) : watch_(watch) {
+SilenceWatch::Wait::Wait(SilenceWatch* watch, std::function<void()> end) : watch_(watch) {
   absl::MutexLock lock(&watch_->mutex_);
-  watch_->streams_[this] = {.end = std::move(end), .deadline = absl::Now() + watch_->limit_};
+  watch_->waits_[this] = {.end = std::move(end), .deadline = absl::Now() + watch_->limit_};
 }
 
-SilenceWatch::Stream::~Stream() {
+SilenceWatch::Wait::~Wait() {
   absl::MutexLock lock(&watch_->mutex_);
-  watch_->streams_.erase(this);
-}
-
-void SilenceWatch::Stream::Heard() {
-  absl::MutexLock lock(&watch_->mutex_);
-  watch_->streams_.at(this).deadline = absl::Now() + watch_->limit_;
-}
-
-bool SilenceWatch::Stream::ended() const {
-  absl::MutexLock lock(&watch_->mutex_);
-  return watch_->streams_.at(this).ended;
+  watch_->waits_.erase(this);
 }
 
 }  // namespace ddpo

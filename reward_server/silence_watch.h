@@ -10,27 +10,22 @@
 
 namespace ddpo {
 
-// Ends streams from which nothing has come for too long, so that a caller that sends no more and
-// names no deadline does not hold a thread for ever. Thread-safe.
+// Ends waits for callers that send nothing for too long, so that one that names no deadline does
+// not hold a thread for ever. Thread-safe.
 class SilenceWatch {
  public:
   explicit SilenceWatch(absl::Duration limit);
-  // Joins its thread. No stream is left.
+  // Joins its thread. Nobody waits any more.
   ~SilenceWatch();
 
-  // One stream under watch, for as long as it lives.
-  class Stream {
+  // One wait under watch, for as long as it lives.
+  class Wait {
    public:
-    // `end` is called from another thread, once, while the stream lives.
-    Stream(SilenceWatch* watch, std::function<void()> end);
-    ~Stream();
-    Stream(const Stream&) = delete;
-    Stream& operator=(const Stream&) = delete;
-
-    // Something has come.
-    void Heard();
-    // Whether it was ended.
-    bool ended() const;
+    // `end` is called from another thread, at most once, while the wait lives.
+    Wait(SilenceWatch* watch, std::function<void()> end);
+    ~Wait();
+    Wait(const Wait&) = delete;
+    Wait& operator=(const Wait&) = delete;
 
    private:
     SilenceWatch* const watch_;
@@ -44,12 +39,12 @@ class SilenceWatch {
   };
 
   void Run() ABSL_LOCKS_EXCLUDED(mutex_);
-  // When the next stream has been silent for too long, as far as is known now.
+  // When the next wait has lasted too long, as far as is known now.
   absl::Time NextDeadline() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
 
   const absl::Duration limit_;
   mutable absl::Mutex mutex_;
-  std::map<const Stream*, Watched> streams_ ABSL_GUARDED_BY(mutex_);
+  std::map<const Wait*, Watched> waits_ ABSL_GUARDED_BY(mutex_);
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   std::thread thread_;
 };
