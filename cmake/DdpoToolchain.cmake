@@ -16,6 +16,8 @@ if(CCACHE_PROGRAM AND NOT CMAKE_CXX_COMPILER_LAUNCHER)
 endif()
 
 if(DDPO_SANITIZER)
+  # Reports need lines and frames, and nothing more.
+  set(CMAKE_CXX_FLAGS_RELWITHDEBINFO "-O1 -g1 -DNDEBUG")
   add_compile_options(-fsanitize=${DDPO_SANITIZER} -fno-omit-frame-pointer)
   add_link_options(-fsanitize=${DDPO_SANITIZER})
 endif()

@@ -15,13 +15,14 @@ namespace {
 // For the other ranks of a run that is complete, which may have been started once more as well.
 constexpr absl::Duration kCompletePatience = absl::Minutes(1);
 
-}  // namespace
-
+// Whether all of the run is written.
 bool IsComplete(const config::v1::Config& config, const std::string& run_dir) {
   const RunFiles files(run_dir);
   const auto epochs = CheckpointStore(files.checkpoints_dir(), {}).NewestEpochs();
   return epochs.ok() && *epochs >= config.run().epochs() && files.HasFinalLora();
 }
+
+}  // namespace
 
 absl::StatusOr<std::unique_ptr<Collective>> JoinRanks(const RankOptions& options,
                                                       const config::v1::Config& config,
@@ -50,19 +51,25 @@ absl::StatusOr<std::unique_ptr<Collective>> JoinRanks(const RankOptions& options
   collective.backend = config.training().device() == "cuda" ? "nccl" : "gloo";
   collective.listen_host = options.listen_host;
   collective.timeout = absl::Seconds(config.cluster().rank_timeout_seconds());
-  collective.device_index = options.device_index;
+  bool complete = false;
   if (options.rank == 0) {
     RunFiles files(run_dir);
     DDPO_RETURN_IF_ERROR(files.Prepare());
     DDPO_ASSIGN_OR_RETURN(collective.generation, files.NextGeneration());
-    if (IsComplete(config, run_dir)) {
+    complete = IsComplete(config, run_dir);
+    if (complete) {
       collective.meeting_timeout = std::min(collective.timeout, kCompletePatience);
     }
   }
   if (collective.size > 1) {
     LogInfo("rank ", options.rank, " meets the other ", collective.size - 1, " at ", options.store);
   }
-  return CreateCollective(collective);
+  auto group = CreateCollective(collective);
+  if (complete && absl::IsUnavailable(group.status())) {
+    LogInfo("the run is complete, and the other ranks are gone: ", group.status().message());
+    return nullptr;
+  }
+  return group;
 }
 
 }  // namespace ddpo

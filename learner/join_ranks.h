@@ -19,17 +19,12 @@ struct RankOptions {
   std::string store_listen;
   // Address that this rank listens on for the others.
   std::string listen_host = "127.0.0.1";
-  // Index of this rank's GPU.
-  int device_index = 0;
 };
-
-// Whether all of the run is written. A rank 0 that then finds nobody to meet has nothing to do: it
-// died after the others had ended.
-bool IsComplete(const config::v1::Config& config, const std::string& run_dir);
 
 // The group of cluster.learner_ranks ranks. Rank 0 counts the run's generation in its folder,
 // durable before anyone hears of it, so that no two starts speak with the same number. Waits for
-// all ranks, in a run that is complete for a minute at most. INVALID_ARGUMENT for options that
+// all ranks. Null where all of the run is written and the others do not come within a minute: then
+// this rank 0 died after they had ended, and has nothing to do. INVALID_ARGUMENT for options that
 // cannot be; other errors are those of CreateCollective and of the folder.
 absl::StatusOr<std::unique_ptr<Collective>> JoinRanks(const RankOptions& options,
                                                       const config::v1::Config& config,

@@ -76,13 +76,11 @@ void AddFlags(CLI::App* app, Flags* flags) {
   app->add_option("--log-level", flags->log_level, "trace, debug, info, warning or error");
 }
 
-// A learner that serves, and what it uses.
+// A learner that serves, and what it uses; none of it where there is nothing left to do.
 struct Started {
   std::unique_ptr<Collective> collective;
   std::unique_ptr<PolicyTrainer> trainer;
   std::unique_ptr<Learner> learner;
-  // The other ranks have ended, and so has the run.
-  bool nothing_to_do = false;
 };
 
 absl::Status Start(Flags flags, Started* started) {
@@ -92,13 +90,8 @@ absl::Status Start(Flags flags, Started* started) {
   config.mutable_security()->MergeFrom(flags.security);
   DDPO_ASSIGN_OR_RETURN(const std::string model, FindResource(config.model()));
   DDPO_ASSIGN_OR_RETURN(flags.learner.model_digest, DigestModelFolder(model));
-  auto collective = JoinRanks(flags.ranks, config, flags.learner.run_dir);
-  if (!collective.ok()) {
-    started->nothing_to_do = flags.ranks.rank == 0 && absl::IsUnavailable(collective.status()) &&
-                             IsComplete(config, flags.learner.run_dir);
-    return collective.status();
-  }
-  started->collective = *std::move(collective);
+  DDPO_ASSIGN_OR_RETURN(started->collective, JoinRanks(flags.ranks, config, flags.learner.run_dir));
+  if (started->collective == nullptr) return absl::OkStatus();
   DDPO_ASSIGN_OR_RETURN(started->trainer, CreatePolicyTrainer(config, started->collective.get()));
   DDPO_ASSIGN_OR_RETURN(started->learner, Learner::Start(flags.learner, started->trainer.get(),
                                                          started->collective.get()));
@@ -134,14 +127,11 @@ int Main(int argc, char** argv) {
   });
   Started started;
   if (const absl::Status status = Start(flags, &started); !status.ok()) {
-    if (started.nothing_to_do) {
-      LogInfo("the run is complete, and the other ranks are gone: ", status.message());
-      return 0;
-    }
     LogError(status.ToString());
     if (started.collective != nullptr) started.collective->Abort(std::string(status.message()));
     return StartExitCode(status, started);
   }
+  if (started.learner == nullptr) return 0;
   const absl::Status status = started.learner->Run([&shutdown] { return shutdown.requested(); });
   if (status.ok() || absl::IsCancelled(status)) {
     LogInfo(status.ok() ? "the run is complete" : "stopped; the run is saved");

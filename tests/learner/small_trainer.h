@@ -1,5 +1,8 @@
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <cmath>
 #include <memory>
 #include <string>
 #include <vector>
@@ -28,8 +31,9 @@ inline DdpoTrainerOptions SmallTrainer() {
   return options;
 }
 
-inline std::unique_ptr<PolicyTrainer> MakeTrainer(const DdpoTrainerOptions& options) {
-  return CreateDdpoTrainer(options, LoadTinyPipeline()).value();
+inline std::unique_ptr<PolicyTrainer> MakeTrainer(const DdpoTrainerOptions& options,
+                                                  const NetworkOptions& network = {}) {
+  return CreateDdpoTrainer(options, LoadTinyPipeline(network)).value();
 }
 
 // Trajectories of the trainer's policy, as an actor with unmerged LoRA samples them.
@@ -45,6 +49,21 @@ inline std::vector<TrainingSample> Sample(const PolicyTrainer& trainer, size_t b
 inline const std::vector<double>& Advantages() {
   static const auto& advantages = *new std::vector<double>{1, -1, 0.5, -0.5, 2, -2, 0.25, 1.5};
   return advantages;
+}
+
+// How far apart two updates of the policy `start` end, relative to how far the first of them moves.
+// All are what SerializePolicy gives.
+inline double UpdateDifference(const std::string& start, const std::string& expected,
+                               const std::string& found) {
+  const NamedTensors before = ParseSafetensors(start).value().tensors;
+  const NamedTensors others = ParseSafetensors(found).value().tensors;
+  double moved = 0, apart = 0;
+  for (const auto& [key, tensor] : ParseSafetensors(expected).value().tensors) {
+    moved += (tensor - before.at(key)).to(at::kDouble).square().sum().item<double>();
+    apart += (tensor - others.at(key)).to(at::kDouble).square().sum().item<double>();
+  }
+  EXPECT_GT(moved, 0);
+  return std::sqrt(apart / moved);
 }
 
 }  // namespace ddpo::testing

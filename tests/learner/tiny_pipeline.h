@@ -12,8 +12,8 @@
 
 namespace ddpo::testing {
 
-inline std::unique_ptr<Pipeline> LoadTinyPipeline() {
-  return Pipeline::Load(SourcePath("tests/goldens/pipelines/tiny"), NetworkOptions()).value();
+inline std::unique_ptr<Pipeline> LoadTinyPipeline(const NetworkOptions& network = {}) {
+  return Pipeline::Load(SourcePath("tests/goldens/pipelines/tiny"), network).value();
 }
 
 // Samples `prompts` in batches of `batch_size`, as an actor does; seeds count up from 0.

@@ -10,6 +10,7 @@
 #include "common/base/free_port.h"
 #include "common/base/status_macros.h"
 #include "tools/status/cluster_status.h"
+#include "tools/up/child_names.h"
 
 namespace ddpo {
 namespace {
@@ -35,10 +36,6 @@ std::vector<std::string> SecurityFlags(const config::v1::SecurityConfig& securit
   return arguments;
 }
 
-std::string LearnerName(int rank) { return absl::StrCat("learner-", rank); }
-
-std::string RewardServerName(int index) { return absl::StrCat("reward-server-", index); }
-
 }  // namespace
 
 absl::StatusOr<std::string> ProgramDir() {
@@ -61,33 +58,31 @@ LocalCluster::LocalCluster(Options options)
                                                 options_.config.cluster().threads_per_process())},
                    .note = options_.note}) {
   for (int i = 0; i < options_.config.cluster().reward_servers(); ++i) {
-    supervisor_.Add({RewardServerName(i),
-                     /*serves=*/true,
-                     {kExitBadConfig},
-                     [this](const ChildAddresses& last) {
-                       return std::vector<std::string>{Program("ddpo-reward-server"),
-                                                       "--run-config",
-                                                       options_.run_dir + "/config.yaml",
-                                                       "--scorers",
-                                                       ScorersFor(options_.config),
-                                                       "--listen",
-                                                       Listen(last.service),
-                                                       "--metrics-listen",
-                                                       Listen(last.metrics)};
-                     }});
+    Add({RewardServerName(i),
+         /*serves=*/true,
+         {kExitBadConfig},
+         [this](const ChildAddresses& last) {
+           return std::vector<std::string>{Program("ddpo-reward-server"),
+                                           "--run-config",
+                                           options_.run_dir + "/config.yaml",
+                                           "--scorers",
+                                           ScorersFor(options_.config),
+                                           "--listen",
+                                           Listen(last.service),
+                                           "--metrics-listen",
+                                           Listen(last.metrics)};
+         }});
   }
   for (int rank = 0; rank < options_.config.cluster().learner_ranks(); ++rank) {
-    supervisor_.Add(
-        {LearnerName(rank),
+    Add({LearnerName(rank),
          /*serves=*/true,
          {kExitFailed, kExitBadConfig},
          [this, rank](const ChildAddresses& last) { return LearnerCommand(rank, last); },
          /*group=*/options_.config.cluster().learner_ranks() > 1 ? "learner's ranks" : ""});
   }
   for (int i = 0; i < options_.config.cluster().actors(); ++i) {
-    const std::string name = absl::StrCat("actor-", i);
-    supervisor_.Add(
-        {name,
+    const std::string name = ActorName(i);
+    Add({name,
          /*serves=*/false,
          {kExitBadConfig},
          [this, name](const ChildAddresses& last) -> std::optional<std::vector<std::string>> {
@@ -108,6 +103,14 @@ LocalCluster::LocalCluster(Options options)
            return argv;
          }});
   }
+}
+
+void LocalCluster::Add(ChildSpec spec) {
+  const auto gpu = options_.gpus.find(spec.name);
+  if (gpu != options_.gpus.end()) {
+    spec.environment = {absl::StrCat("CUDA_VISIBLE_DEVICES=", gpu->second)};
+  }
+  supervisor_.Add(std::move(spec));
 }
 
 std::vector<std::string> LocalCluster::LearnerCommand(int rank, const ChildAddresses& last) {

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,6 +23,8 @@ class LocalCluster {
     std::string run_dir;  // has config.yaml
     // Folder with ddpo-learner, ddpo-actor and ddpo-reward-server.
     std::string program_dir;
+    // What AssignGpus says.
+    std::map<std::string, std::string> gpus;
     // Gets a line for people when something happens.
     std::function<void(const std::string&)> note;
   };
@@ -43,6 +46,8 @@ class LocalCluster {
   void StopAll(const std::function<bool()>& abort);
 
  private:
+  // Adds a child with its GPU, if it has one.
+  void Add(ChildSpec spec);
   std::string Program(const std::string& name) const;
   std::string Listen(const std::string& last) const;
   std::vector<std::string> LearnerCommand(int rank, const ChildAddresses& last);

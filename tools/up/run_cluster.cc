@@ -7,6 +7,7 @@
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "tools/run/metrics_log.h"
+#include "tools/up/gpus.h"
 #include "tools/up/local_cluster.h"
 #include "tools/up/progress.h"
 
@@ -51,9 +52,11 @@ absl::Status RunCluster(const RunFolder& run, const RunClusterOptions& options,
                         ShutdownSignal& shutdown) {
   ProgressDisplay display(*options.out, options.columns);
   DDPO_ASSIGN_OR_RETURN(std::string program_dir, ProgramDir());
+  DDPO_ASSIGN_OR_RETURN(auto gpus, AssignGpus(options.config, VisibleGpus()));
   LocalCluster cluster({.config = options.config,
                         .run_dir = run.path(),
                         .program_dir = std::move(program_dir),
+                        .gpus = std::move(gpus),
                         .note = [&display](const std::string& line) { display.Note(line); }});
   const auto abort = [&shutdown] { return shutdown.count() > 1; };
 

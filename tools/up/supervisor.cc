@@ -63,9 +63,12 @@ absl::Status Supervisor::StartChild(Child& child) {
   DDPO_RETURN_IF_ERROR(FileSystem::Real()->RemoveAll(AddressPath(child)));
   command->push_back("--address-file");
   command->push_back(AddressPath(child));
+  std::vector<std::string> environment = options_.environment;
+  environment.insert(environment.end(), child.spec.environment.begin(),
+                     child.spec.environment.end());
   DDPO_ASSIGN_OR_RETURN(child.process, Subprocess::Start({.argv = *std::move(command),
                                                           .log_file = LogPath(child),
-                                                          .environment = options_.environment}));
+                                                          .environment = std::move(environment)}));
   child.addresses_known = false;
   table_changed_ = true;
   return absl::OkStatus();

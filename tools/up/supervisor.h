@@ -40,6 +40,8 @@ struct ChildSpec {
   // Children of one group live and die together: when one dies, the others are given a while to end
   // by themselves and say why, and then all are started again. Empty: on its own.
   std::string group = "";
+  // NAME=VALUE for this child, besides what all have.
+  std::vector<std::string> environment = {};
 };
 
 // Starts child processes, starts again what dies, and keeps pids.json. Its end kills the children

@@ -15,41 +15,20 @@
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "learner/collective/key_value_store.h"
+#include "tests/learner/collective/run_ranks.h"
 
 namespace ddpo {
 namespace {
 
+using ::ddpo::testing::RankOptions;
+using ::ddpo::testing::RunRanks;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
-CollectiveOptions Options(int rank, int size, int port, absl::Duration timeout) {
+CollectiveOptions Within(absl::Duration timeout) {
   CollectiveOptions options;
-  options.rank = rank;
-  options.size = size;
-  options.store_port = static_cast<uint16_t>(port);
   options.timeout = timeout;
-  // The other ranks hear of it.
-  if (rank == 0) options.generation = 17;
   return options;
-}
-
-// Runs `body(collective)` as every rank of a group, each on a thread of its own.
-template <typename Body>
-void RunRanks(int size, absl::Duration timeout, Body body) {
-  const int port = *FreePort();
-  // Serves the store that the others need to the end.
-  std::unique_ptr<Collective> rank_0;
-  std::vector<std::thread> ranks;
-  for (int rank = 0; rank < size; ++rank) {
-    ranks.emplace_back([=, &rank_0] {
-      const CollectiveOptions options = Options(rank, size, port, timeout);
-      auto collective = CreateCollective(options);
-      ASSERT_TRUE(collective.ok()) << collective.status();
-      body(**collective);
-      if (rank == 0) rank_0 = *std::move(collective);
-    });
-  }
-  for (std::thread& rank : ranks) rank.join();
 }
 
 // Numbers whose sum depends on the order of addition.
@@ -61,7 +40,7 @@ std::vector<float> Awkward(int rank, int elements) {
 
 // Fails by a crash when libgloo stands behind libtorch_cpu on this program's link line.
 TEST(CollectiveTest, AddsTheBuffersOfAllRanks) {
-  RunRanks(4, absl::Seconds(60), [](Collective& collective) {
+  RunRanks(4, {}, [](Collective& collective) {
     std::vector<float> values(10007, static_cast<float>(collective.rank() + 1));
     ASSERT_TRUE(collective.AllReduceSum({values.data(), values.size()}).ok());
     for (float value : values) ASSERT_EQ(value, 10.0f);
@@ -71,7 +50,7 @@ TEST(CollectiveTest, AddsTheBuffersOfAllRanks) {
 TEST(CollectiveTest, GivesEveryRankTheSameBitsEachTime) {
   std::vector<std::vector<float>> results(8);
   for (int repetition = 0; repetition < 2; ++repetition) {
-    RunRanks(4, absl::Seconds(60), [&](Collective& collective) {
+    RunRanks(4, {}, [&](Collective& collective) {
       std::vector<float> values = Awkward(collective.rank(), 3001);
       ASSERT_TRUE(collective.AllReduceSum({values.data(), values.size()}).ok());
       results[repetition * 4 + collective.rank()] = values;
@@ -81,7 +60,7 @@ TEST(CollectiveTest, GivesEveryRankTheSameBitsEachTime) {
 }
 
 TEST(CollectiveTest, GathersInRankOrder) {
-  RunRanks(3, absl::Seconds(60), [](Collective& collective) {
+  RunRanks(3, {}, [](Collective& collective) {
     for (int round = 0; round < 5; ++round) {
       auto values = collective.AllGather(absl::StrCat(round, "-", collective.rank()));
       ASSERT_TRUE(values.ok()) << values.status();
@@ -92,7 +71,7 @@ TEST(CollectiveTest, GathersInRankOrder) {
 }
 
 TEST(CollectiveTest, NamesTheRankThatDiedInAnAllReduce) {
-  RunRanks(3, absl::Seconds(5), [](Collective& collective) {
+  RunRanks(3, Within(absl::Seconds(5)), [](Collective& collective) {
     // Rank 2 dies: its connections close when its object goes.
     if (collective.rank() == 2) return;
     std::vector<float> values(1000, 1.0f);
@@ -103,7 +82,7 @@ TEST(CollectiveTest, NamesTheRankThatDiedInAnAllReduce) {
 }
 
 TEST(CollectiveTest, WritingToARankThatDiedDoesNotEndTheProcess) {
-  RunRanks(2, absl::Seconds(60), [](Collective&) {});
+  RunRanks(2, {}, [](Collective&) {});
   int ends[2];
   ASSERT_EQ(pipe(ends), 0);
   close(ends[0]);
@@ -113,7 +92,7 @@ TEST(CollectiveTest, WritingToARankThatDiedDoesNotEndTheProcess) {
 }
 
 TEST(CollectiveTest, NamesTheRankThatDiedInAGather) {
-  RunRanks(3, absl::Seconds(5), [](Collective& collective) {
+  RunRanks(3, Within(absl::Seconds(5)), [](Collective& collective) {
     if (collective.rank() == 1) return;
     const auto values = collective.AllGather("x");
     EXPECT_EQ(values.status().code(), absl::StatusCode::kUnavailable);
@@ -124,7 +103,7 @@ TEST(CollectiveTest, NamesTheRankThatDiedInAGather) {
 
 TEST(CollectiveTest, TellsTheOthersWhyARankGaveUp) {
   for (const bool in_all_reduce : {true, false}) {
-    RunRanks(2, absl::Seconds(20), [&](Collective& collective) {
+    RunRanks(2, Within(absl::Seconds(20)), [&](Collective& collective) {
       if (collective.rank() == 1) return collective.Abort("the disk is full");
       std::vector<float> values(10, 1.0f);
       const absl::Status status = in_all_reduce
@@ -137,24 +116,23 @@ TEST(CollectiveTest, TellsTheOthersWhyARankGaveUp) {
 }
 
 TEST(CollectiveTest, AllRanksHaveTheGenerationOfRankZero) {
-  RunRanks(2, absl::Seconds(60),
-           [](Collective& collective) { EXPECT_EQ(collective.generation(), 17); });
+  RunRanks(2, {}, [](Collective& collective) { EXPECT_EQ(collective.generation(), 17); });
 }
 
 TEST(CollectiveTest, ARankThatComesASecondTimeIsRefused) {
   const int port = *FreePort();
   absl::Notification met;
   std::thread rank_0([&] {
-    auto collective = CreateCollective(Options(0, 2, port, absl::Seconds(60)));
+    auto collective = CreateCollective(RankOptions(0, 2, port));
     ASSERT_TRUE(collective.ok()) << collective.status();
     met.WaitForNotification();
     EXPECT_TRUE((*collective)->AllGather("x").ok());
     EXPECT_TRUE((*collective)->Leave().ok());
   });
-  auto first = CreateCollective(Options(1, 2, port, absl::Seconds(60)));
+  auto first = CreateCollective(RankOptions(1, 2, port));
   ASSERT_TRUE(first.ok()) << first.status();
   // As a rank that was started again before rank 0 has noticed its end.
-  const auto second = CreateCollective(Options(1, 2, port, absl::Seconds(60)));
+  const auto second = CreateCollective(RankOptions(1, 2, port));
   EXPECT_EQ(second.status().code(), absl::StatusCode::kUnavailable);
   EXPECT_THAT(std::string(second.status().message()),
               HasSubstr("rank 1 has been in the group generation-17 before"));
@@ -166,7 +144,7 @@ TEST(CollectiveTest, ARankThatComesASecondTimeIsRefused) {
 
 TEST(CollectiveTest, NamesTheRankThatHangsInAGather) {
   absl::Notification rank_0_gave_up;
-  RunRanks(2, absl::Seconds(1), [&](Collective& collective) {
+  RunRanks(2, Within(absl::Seconds(1)), [&](Collective& collective) {
     if (collective.rank() == 1) {
       rank_0_gave_up.WaitForNotification();
       return;

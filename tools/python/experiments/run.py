@@ -1,4 +1,4 @@
-"""Runs a grid of the documentation and writes its table and plot."""
+"""Runs a grid of docs/experiments.md, and puts its table and plot there."""
 
 import argparse
 from pathlib import Path
@@ -8,6 +8,7 @@ from experiments.grid import Grid, read, run_all
 from experiments.grids import OBJECTIVES, STALENESS
 
 ROOT = Path(__file__).resolve().parents[3]
+PAGE = ROOT / "docs/experiments.md"
 GRIDS = {
     "objectives": (OBJECTIVES, ["compressibility", "incompressibility", "aesthetic"]),
     "staleness": (STALENESS, ["compressibility"]),
@@ -32,6 +33,17 @@ def staleness_is_sound(grid: Grid, seeds: list[int], work: Path) -> str:
     return f"In all {epochs} epochs the staleness kept its bound and the ledger balanced.\n"
 
 
+def put_into_page(name: str, text: str) -> None:
+    """Replaces what stands between the page's comments `<!-- NAME -->` and `<!-- end of NAME -->`."""
+    begin, end = f"<!-- {name} -->\n", f"<!-- end of {name} -->\n"
+    page = PAGE.read_text()
+    before, found, rest = page.partition(begin)
+    _, found_too, after = rest.partition(end)
+    if not found or not found_too:
+        raise SystemExit(f"{PAGE.relative_to(ROOT)} has no {begin.strip()} … {end.strip()}")
+    PAGE.write_text(before + begin + text + end + after)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tools/experiments", description=__doc__)
     parser.add_argument("grid", choices=GRIDS)
@@ -45,9 +57,7 @@ def main() -> None:
     text = tables.table(grid, args.seeds, work, columns) + "\n" + staleness_is_sound(grid, args.seeds, work)
     plot = ROOT / f"docs/images/{args.grid}.svg"
     tables.plot(grid, args.seeds, work, columns, plot)
-    table = ROOT / f"docs/experiments/{args.grid}-table.md"
-    table.parent.mkdir(exist_ok=True)
-    table.write_text(text)
+    put_into_page(args.grid, text)
     print(text + f"plot: {plot.relative_to(ROOT)}")
 
 
