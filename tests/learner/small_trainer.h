@@ -56,11 +56,12 @@ inline const std::vector<double>& Advantages() {
 inline double UpdateDifference(const std::string& start, const std::string& expected,
                                const std::string& found) {
   const NamedTensors before = ParseSafetensors(start).value().tensors;
-  const NamedTensors others = ParseSafetensors(found).value().tensors;
+  const NamedTensors first = ParseSafetensors(expected).value().tensors;
+  const NamedTensors second = ParseSafetensors(found).value().tensors;
   double moved = 0, apart = 0;
-  for (const auto& [key, tensor] : ParseSafetensors(expected).value().tensors) {
+  for (const auto& [key, tensor] : first) {
     moved += (tensor - before.at(key)).to(at::kDouble).square().sum().item<double>();
-    apart += (tensor - others.at(key)).to(at::kDouble).square().sum().item<double>();
+    apart += (tensor - second.at(key)).to(at::kDouble).square().sum().item<double>();
   }
   EXPECT_GT(moved, 0);
   return std::sqrt(apart / moved);

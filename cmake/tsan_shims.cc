@@ -1,13 +1,16 @@
 // Linked into every program of the `tsan` preset. The distribution's Abseil and gRPC are compiled
-// without ThreadSanitizer, so it sees no order in what absl::Mutex, absl::CondVar and
-// absl::Notification order, and would report every access that they guard. The functions here take
-// the place of Abseil's, call them, and tell the sanitizer.
+// without ThreadSanitizer, so it sees no order in what absl::Mutex, absl::CondVar,
+// absl::Notification and the callbacks of gRPC order, and would report every access that they
+// guard. The functions here take the place of the libraries' own, call them, and tell the
+// sanitizer.
 #include <dlfcn.h>
+#include <grpc/impl/codegen/grpc_types.h>
 #include <sanitizer/tsan_interface.h>
 
 #include <cstdio>
 #include <cstdlib>
 #include <string>
+#include <type_traits>
 
 #include "absl/base/options.h"
 #include "absl/synchronization/mutex.h"
@@ -18,6 +21,17 @@
 
 namespace {
 
+// The library's own function of a symbol.
+template <typename Function>
+Function* Real(const std::string& symbol) {
+  void* const address = dlsym(RTLD_NEXT, symbol.c_str());
+  if (address == nullptr) {
+    std::fprintf(stderr, "tsan_shims: there is no %s\n", symbol.c_str());
+    std::abort();
+  }
+  return reinterpret_cast<Function*>(address);
+}
+
 // Abseil's own function of a mangled name, which is given without the namespaces.
 template <typename Function>
 Function* Real(const char* prefix, const char* name) {
@@ -27,13 +41,7 @@ Function* Real(const char* prefix, const char* name) {
 #else
 #error "the mangled names below count on Abseil's inline namespace"
 #endif
-  const std::string symbol = std::string(prefix) + "4absl" + place + name;
-  void* const address = dlsym(RTLD_NEXT, symbol.c_str());
-  if (address == nullptr) {
-    std::fprintf(stderr, "tsan_abseil: there is no %s\n", symbol.c_str());
-    std::abort();
-  }
-  return reinterpret_cast<Function*>(address);
+  return Real<Function>(std::string(prefix) + "4absl" + place + name);
 }
 
 // The mutex that this thread works at: its holder evaluates conditions, also those of others.
@@ -147,6 +155,7 @@ bool Condition::Eval() const {
   __tsan_acquire(mutex);
   const bool result = real(this);
   __tsan_release(mutex);
+  current = mutex;  // the condition may have locked another
   return result;
 }
 
@@ -188,3 +197,34 @@ bool Notification::WaitForNotificationWithTimeout(Duration timeout) const {
 
 ABSL_NAMESPACE_END
 }  // namespace absl
+
+// A callback comes after the call that asked for it.
+#define DDPO_CALLBACK_RUN \
+  "_ZN4grpc8internal22CallbackWithSuccessTag9StaticRunEP29grpc_completion_queue_functori"
+
+extern "C" {
+
+grpc_call_error grpc_call_start_batch(grpc_call* call, const grpc_op* operations, size_t count,
+                                      void* tag, void* reserved) {
+  static auto& real = *Real<decltype(grpc_call_start_batch)>("grpc_call_start_batch");
+  __tsan_release(tag);
+  return real(call, operations, count, tag, reserved);
+}
+
+void RunCallback(grpc_completion_queue_functor* tag, int ok) __asm__(DDPO_CALLBACK_RUN);
+void RunCallback(grpc_completion_queue_functor* tag, int ok) {
+  static auto& real = *Real<void(grpc_completion_queue_functor*, int)>(DDPO_CALLBACK_RUN);
+  __tsan_acquire(tag);
+  real(tag, ok);
+}
+
+// Without it the sanitizer would take what libraries do by themselves for our programs' doing.
+const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1"; }
+
+// The last callback of a call runs, and its parts go, when gRPC has counted that all others are
+// through.
+const char* __tsan_default_suppressions() {
+  return "race:CallOnDone\nrace:Impl::~ServerCallback\n";
+}
+
+}  // extern "C"
