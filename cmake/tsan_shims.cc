@@ -222,11 +222,13 @@ void RunCallback(grpc_completion_queue_functor* tag, int ok) {
 const char* __tsan_default_options() { return "ignore_noninstrumented_modules=1"; }
 
 // Of gRPC: the last callback of a call runs, and its parts go, when it has counted that all others
-// are through. Of LibTorch: a weight that several threads' graphs use is marked as used, with the
-// same `true` by each.
+// are through; and a client's callback comes after the call that asked for it, with its response.
+// Of LibTorch: a weight that several threads' graphs use is marked as used, with the same `true` by
+// each.
 const char* __tsan_default_suppressions() {
   return "race:CallOnDone\n"
          "race:Impl::~ServerCallback\n"
+         "race:internal::CallbackWithStatusTag::Run\n"
          "race:torch::autograd::Node::topological_nr\n";
 }
 

@@ -27,10 +27,10 @@ const NetworkOptions kGpu{.dtype = at::kFloat, .device = at::kCUDA};
 // cuDNN rounds a convolution's float32 inputs to 10 bits of mantissa unless it is told not to.
 void ComputeInFloat32() { at::globalContext().setAllowTF32CuDNN(false); }
 
-class GpuTrainingTest : public ::testing::TestWithParam<const char*> {};
+class GpuTrainingTest : public ::testing::TestWithParam<std::string> {};
 INSTANTIATE_TEST_SUITE_P(Objectives, GpuTrainingTest,
                          ::testing::Values("ddpo_is", "ddpo_sf", "rwr"),
-                         [](const auto& instance) { return std::string(instance.param); });
+                         [](const auto& instance) { return instance.param; });
 
 TEST_P(GpuTrainingTest, AnEpochMakesTheUpdateThatItMakesOnTheCpu) {
   if (!HasGpus(1)) GTEST_SKIP();

@@ -6,12 +6,12 @@ namespace ddpo::testing {
 
 // A file of the source tree, as in SourcePath("tests/goldens/ddim.safetensors").
 inline std::string SourcePath(const std::string& relative) {
-  return std::string(DDPO_SOURCE_DIR) + "/" + relative;
+  return DDPO_SOURCE_DIR "/" + relative;
 }
 
 // A program of this build, as in ProgramPath("ddpo-actor").
 inline std::string ProgramPath(const std::string& name) {
-  return std::string(DDPO_BIN_DIR) + "/" + name;
+  return DDPO_BIN_DIR "/" + name;
 }
 
 }  // namespace ddpo::testing
