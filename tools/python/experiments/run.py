@@ -30,7 +30,7 @@ def staleness_is_sound(grid: Grid, seeds: list[int], work: Path) -> str:
                     if ledger["received"] != ledger["trained"] + dropped + ledger["buffered"]:
                         raise SystemExit(f"{variant.name}, seed {seed}, epoch {line['epoch']}: {ledger}")
                     epochs += 1
-    return f"In all {epochs} epochs the staleness kept its bound and the ledger balanced.\n"
+    return f"In all {epochs} epochs no sample was staler than its run allows, and the ledger balanced.\n"
 
 
 def put_into_page(name: str, text: str) -> None:
