@@ -17,6 +17,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "common/metrics/actor_metrics.h"
+#include "common/rpc/retry.h"
 #include "learner/collective/single_rank.h"
 #include "learner/learner.h"
 #include "learner/run_files.h"
@@ -159,9 +160,15 @@ class InProcessActor {
     options.give_up_after = absl::Seconds(10);
     options.first_pause = absl::Milliseconds(1);
     options.max_pause = absl::Milliseconds(5);
-    const auto registered = client_->Register("model");
-    EXPECT_TRUE(registered.ok()) << registered.status();
-    if (registered.ok()) options.config = registered->config();
+    // As ddpo-actor does: a connection may fail, and the next one not.
+    RetryOptions retry;
+    retry.give_up_after = options.give_up_after;
+    const absl::Status registered = CallWithRetry("registering", retry, [&](absl::Time) {
+      const auto answer = client_->Register("model");
+      if (answer.ok()) options.config = answer->config();
+      return answer.status();
+    });
+    EXPECT_TRUE(registered.ok()) << registered;
     PolicyReplicaOptions replica_options;
     replica_options.first_pause = absl::Milliseconds(1);
     replica_options.max_pause = absl::Milliseconds(5);

@@ -26,7 +26,7 @@ template <typename Function>
 Function* Real(const std::string& symbol) {
   void* const address = dlsym(RTLD_NEXT, symbol.c_str());
   if (address == nullptr) {
-    std::fprintf(stderr, "tsan_shims: there is no %s\n", symbol.c_str());
+    std::fprintf(stderr, "tsan/shims: there is no %s\n", symbol.c_str());
     std::abort();
   }
   return reinterpret_cast<Function*>(address);
