@@ -15,6 +15,10 @@
 namespace ddpo {
 namespace {
 
+// How often an actor that is asked to stop tries to deliver a batch: a connection that breaks comes
+// back, and a learner that is gone does not hold the stop up.
+constexpr int kTriesWhileStopping = 3;
+
 double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now() - start); }
 
 }  // namespace
@@ -320,7 +324,7 @@ absl::Status RolloutLoop::DeliverRollout(Rollout* rollout) {
   KillPoint("actor.before_delivery");
   int attempts = 0;
   const auto cancelled = [&] {
-    return rollout->dropped || ending() || (attempts > 0 && stopping());
+    return rollout->dropped || ending() || (attempts >= kTriesWhileStopping && stopping());
   };
   DDPO_RETURN_IF_ERROR(CallWithRetry(
       absl::StrCat("delivering task ", rollout->task.task_id()), Retry(cancelled), [&](absl::Time) {
@@ -335,8 +339,10 @@ absl::Status RolloutLoop::DeliverRollout(Rollout* rollout) {
   KillPoint("actor.after_delivery");
   // The coordinator sees what its own rank takes.
   if (rollout->task.ingest_address().empty()) return absl::OkStatus();
+  attempts = 0;
   return CallWithRetry(
       absl::StrCat("completing task ", rollout->task.task_id()), Retry(cancelled), [&](absl::Time) {
+        ++attempts;
         return FromLearner(
             parts_.learner->CompleteTask(rollout->task.task_id(), rollout->generation));
       });
