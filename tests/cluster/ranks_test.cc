@@ -6,10 +6,12 @@
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "absl/synchronization/notification.h"
 #include "common/base/files.h"
 #include "tests/cluster/in_process_cluster.h"
 #include "tests/testing/temp_dir.h"
@@ -131,6 +133,30 @@ TEST(RanksTest, AStopOfOneRankStopsAllAndLosesNothing) {
   }
   EXPECT_LT(Metrics(dir).size(), 4);
   EXPECT_EQ(RunWith(OfRanks(2), dir), calm);
+}
+
+TEST(RanksTest, AStoppingActorFinishesTheBatchesOfAllRanks) {
+  const TempDir dir;
+  InProcessRanks learner(OfRanks(2), dir.path());
+  learner.Start();
+  std::unique_ptr<InProcessActor> actor;
+  absl::Notification made;
+  actor = std::make_unique<InProcessActor>(
+      learner.address(), "actor-0",
+      [&](absl::Span<const Image> images, absl::Span<const std::string> prompts,
+          const std::function<bool()>& cancelled) {
+        made.WaitForNotification();
+        // Three of the epoch's four tasks, of which each rank has two.
+        while (actor->metrics().samples.Value() < 6) std::this_thread::yield();
+        actor->Stop();
+        return HashReward(images, prompts, cancelled);
+      });
+  made.Notify();
+  EXPECT_TRUE(actor->Join().ok());
+  EXPECT_GE(actor->metrics().tasks["delivered"].Value(), 3);
+  EXPECT_EQ(actor->metrics().tasks["failed"].Value(), 0);
+  for (int rank = 0; rank < 2; ++rank) learner[rank].Stop();
+  learner.Join();
 }
 
 TEST(RanksTest, RanksWhoseWeightsDifferFailLoudlyByName) {
