@@ -46,6 +46,12 @@ std::string StoreGather::Key(const std::string& kind, int64_t number, int rank) 
   return absl::StrCat(prefix_, "/", kind, "/", number, "/", rank);
 }
 
+absl::Status StoreGather::NameKeeper(const absl::Status& status) const {
+  if (!absl::IsUnavailable(status) || rank_ == 0) return status;
+  return absl::UnavailableError(
+      absl::StrCat("rank 0 of ", size_, ", which keeps the store, is gone: ", status.message()));
+}
+
 void StoreGather::Beat() {
   for (int64_t beat = 0;; ++beat) {
     // The rank's own calls notice a store that is gone.
@@ -122,7 +128,7 @@ absl::StatusOr<std::string> StoreGather::WaitFor(const std::string& key, int ran
 absl::StatusOr<std::vector<std::string>> StoreGather::Gather(const std::string& mine,
                                                              absl::Duration timeout) {
   const int64_t number = gathers_++;
-  DDPO_RETURN_IF_ERROR(store_->Set(Key("gather", number, rank_), mine));
+  DDPO_RETURN_IF_ERROR(NameKeeper(store_->Set(Key("gather", number, rank_), mine)));
   const absl::Time deadline = absl::Now() + timeout;
   std::vector<std::string> values(size_);
   std::vector<int> missing;
@@ -149,7 +155,9 @@ absl::StatusOr<std::vector<std::string>> StoreGather::Gather(const std::string& 
                                                absl::FormatDuration(timeout)));
   }
   // A value older than two gathers has been read by everyone: all ranks came past the last one.
-  if (number >= 2) DDPO_RETURN_IF_ERROR(store_->Delete(Key("gather", number - 2, rank_)));
+  if (number >= 2) {
+    DDPO_RETURN_IF_ERROR(NameKeeper(store_->Delete(Key("gather", number - 2, rank_))));
+  }
   return values;
 }
 

@@ -53,6 +53,8 @@ class StoreGather {
   // Waits for a rank's key. DEADLINE_EXCEEDED at the deadline; UNAVAILABLE with the reason if the
   // rank is gone, or has been silent for too long.
   absl::StatusOr<std::string> WaitFor(const std::string& key, int rank, absl::Time deadline);
+  // Says of a store that cannot be reached whose process it was in.
+  absl::Status NameKeeper(const absl::Status& status) const;
   void Beat();
   void StopBeating();
 
