@@ -46,10 +46,8 @@ std::string StoreGather::Key(const std::string& kind, int64_t number, int rank) 
   return absl::StrCat(prefix_, "/", kind, "/", number, "/", rank);
 }
 
-absl::Status StoreGather::NameKeeper(const absl::Status& status) const {
-  if (!absl::IsUnavailable(status) || rank_ == 0) return status;
-  return absl::UnavailableError(
-      absl::StrCat("rank 0 of ", size_, ", which keeps the store, is gone: ", status.message()));
+absl::Status StoreGather::Gone(int rank, const std::string& why) const {
+  return absl::UnavailableError(absl::StrCat("rank ", rank, " of ", size_, " is gone: ", why));
 }
 
 void StoreGather::Beat() {
@@ -103,7 +101,7 @@ absl::StatusOr<std::string> StoreGather::WaitFor(const std::string& key, int ran
       DDPO_ASSIGN_OR_RETURN(const bool gone, store_->Contains(Key("gone", rank)));
       if (gone) {
         DDPO_ASSIGN_OR_RETURN(const std::string why, store_->Get(Key("gone", rank), timeout_));
-        return absl::UnavailableError(why);
+        return Gone(rank, why);
       }
       // A rank that never came has no heartbeat yet.
       DDPO_ASSIGN_OR_RETURN(const bool alive, store_->Contains(Key("alive", rank)));
@@ -115,8 +113,8 @@ absl::StatusOr<std::string> StoreGather::WaitFor(const std::string& key, int ran
         heartbeat = std::move(beat);
         last_beat = now;
       } else if (now - last_beat > silence_) {
-        return absl::UnavailableError(
-            absl::StrCat("it has been silent for ", absl::FormatDuration(silence_)));
+        return Gone(rank,
+                    absl::StrCat("it has been silent for ", absl::FormatDuration(silence_)));
       }
     }
     if (now >= deadline) return absl::DeadlineExceededError(key);
@@ -128,7 +126,7 @@ absl::StatusOr<std::string> StoreGather::WaitFor(const std::string& key, int ran
 absl::StatusOr<std::vector<std::string>> StoreGather::Gather(const std::string& mine,
                                                              absl::Duration timeout) {
   const int64_t number = gathers_++;
-  DDPO_RETURN_IF_ERROR(NameKeeper(store_->Set(Key("gather", number, rank_), mine)));
+  DDPO_RETURN_IF_ERROR(store_->Set(Key("gather", number, rank_), mine));
   const absl::Time deadline = absl::Now() + timeout;
   std::vector<std::string> values(size_);
   std::vector<int> missing;
@@ -142,9 +140,6 @@ absl::StatusOr<std::vector<std::string>> StoreGather::Gather(const std::string& 
       values[rank] = *std::move(value);
     } else if (absl::IsDeadlineExceeded(value.status())) {
       missing.push_back(rank);
-    } else if (absl::IsUnavailable(value.status())) {
-      return absl::UnavailableError(
-          absl::StrCat("rank ", rank, " of ", size_, " is gone: ", value.status().message()));
     } else {
       return value.status();
     }
@@ -155,9 +150,7 @@ absl::StatusOr<std::vector<std::string>> StoreGather::Gather(const std::string& 
                                                absl::FormatDuration(timeout)));
   }
   // A value older than two gathers has been read by everyone: all ranks came past the last one.
-  if (number >= 2) {
-    DDPO_RETURN_IF_ERROR(NameKeeper(store_->Delete(Key("gather", number - 2, rank_))));
-  }
+  if (number >= 2) DDPO_RETURN_IF_ERROR(store_->Delete(Key("gather", number - 2, rank_)));
   return values;
 }
 
@@ -175,9 +168,7 @@ absl::Status StoreGather::Diagnose(int64_t call, const std::string& what,
     const absl::Time deadline = absl::Now() + silence_ + 4 * kHeartbeat;
     const absl::Status found = WaitFor(Key("failed", call, rank), rank, deadline).status();
     if (absl::IsDeadlineExceeded(found)) elsewhere.push_back(absl::StrCat(rank));
-    if (absl::IsUnavailable(found)) {
-      gone.push_back(absl::StrCat("rank ", rank, " of ", size_, " is gone: ", found.message()));
-    }
+    if (absl::IsUnavailable(found)) gone.emplace_back(found.message());
   }
   if (!gone.empty()) {
     return absl::UnavailableError(

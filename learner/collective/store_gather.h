@@ -50,11 +50,10 @@ class StoreGather {
   std::string Key(const std::string& kind, int rank) const;
   std::string Key(const std::string& kind, int64_t number, int rank) const;
   absl::StatusOr<std::vector<std::string>> Gather(const std::string& mine, absl::Duration timeout);
-  // Waits for a rank's key. DEADLINE_EXCEEDED at the deadline; UNAVAILABLE with the reason if the
-  // rank is gone, or has been silent for too long.
+  absl::Status Gone(int rank, const std::string& why) const;
+  // Waits for a rank's key. DEADLINE_EXCEEDED at the deadline; UNAVAILABLE names the rank if it is
+  // gone or has been silent for too long, and rank 0 if the store is gone.
   absl::StatusOr<std::string> WaitFor(const std::string& key, int rank, absl::Time deadline);
-  // Says of a store that cannot be reached whose process it was in.
-  absl::Status NameKeeper(const absl::Status& status) const;
   void Beat();
   void StopBeating();
 

@@ -9,12 +9,14 @@
 #include <utility>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/synchronization/notification.h"
 #include "common/base/free_port.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 #include "learner/collective/key_value_store.h"
+#include "learner/collective/store_gather.h"
 #include "tests/learner/collective/run_ranks.h"
 
 namespace ddpo {
@@ -196,6 +198,27 @@ TEST(ImpatientStoreTest, EveryCallToAServerThatHangsReturns) {
     EXPECT_EQ(store->Get("key", absl::Hours(1)).status().code(), absl::StatusCode::kUnavailable);
   }
   let_go.Notify();
+}
+
+// A store that rank 0 takes with it once it has answered for itself.
+class LostStore : public KeyValueStore {
+ public:
+  absl::Status Set(const std::string&, const std::string&) override { return absl::OkStatus(); }
+  absl::StatusOr<std::string> Get(const std::string&, absl::Duration) override { return "x"; }
+  absl::StatusOr<bool> Contains(const std::string& key) override {
+    if (absl::EndsWith(key, "/0")) return true;
+    return absl::UnavailableError("rank 0, which serves the store, is gone: reset by peer");
+  }
+  absl::Status Delete(const std::string&) override { return absl::OkStatus(); }
+  absl::StatusOr<int64_t> Count(const std::string&) override { return 1; }
+};
+
+TEST(StoreGatherTest, ALostStoreIsNotTheFaultOfTheRankThatIsWaitedFor) {
+  StoreGather gather(std::make_shared<LostStore>(), "group", /*rank=*/1, /*size=*/3,
+                     absl::Seconds(5));
+  const absl::Status status = gather.AllGather("x").status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kUnavailable);
+  EXPECT_EQ(status.message(), "rank 0, which serves the store, is gone: reset by peer");
 }
 
 TEST(CollectiveTest, OneRankNeedsNoOther) {
