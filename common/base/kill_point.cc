@@ -13,39 +13,48 @@
 namespace ddpo {
 namespace {
 
-struct Armed {
-  std::string name;
-  std::atomic<int> passes_left{0};
-};
-
-// Null where no kill is asked for.
-Armed* ArmedPoint() {
-  static Armed* const armed = []() -> Armed* {
-    const char* variable = std::getenv("DDPO_KILL_AT");
-    if (variable == nullptr) return nullptr;
-    const std::string text = variable;
+// One variable's wish.
+class Trigger {
+ public:
+  explicit Trigger(const char* variable) : variable_(variable) {
+    const char* value = std::getenv(variable);
+    if (value == nullptr) return;
+    const std::string text = value;
     const size_t colon = text.rfind(':');
     int passes = 0;
     if (colon == std::string::npos || !absl::SimpleAtoi(text.substr(colon + 1), &passes) ||
         passes < 1) {
-      LogError("DDPO_KILL_AT=", text, ": expected NAME:N");
-      return nullptr;
+      LogError(variable, "=", text, ": expected NAME:N");
+      return;
     }
-    auto* point = new Armed;
-    point->name = text.substr(0, colon);
-    point->passes_left = passes;
-    return point;
-  }();
-  return armed;
-}
+    name_ = text.substr(0, colon);
+    passes_left_ = passes;
+  }
+
+  // Whether this is the pass that was asked for.
+  bool Fires(const char* name) {
+    if (name_ != name || --passes_left_ != 0) return false;
+    LogError("at ", name, ", as ", variable_, " says");
+    return true;
+  }
+
+ private:
+  const char* const variable_;
+  std::string name_;  // empty: never
+  std::atomic<int> passes_left_{0};
+};
 
 }  // namespace
 
 void KillPoint(const char* name) {
-  Armed* const armed = ArmedPoint();
-  if (armed == nullptr || armed->name != name || --armed->passes_left != 0) return;
-  LogError("killed at ", name, ", as DDPO_KILL_AT says");
-  (void)kill(getpid(), SIGKILL);
+  static auto* const kill_trigger = new Trigger("DDPO_KILL_AT");
+  static auto* const stop_trigger = new Trigger("DDPO_STOP_AT");
+  static auto* const hang_trigger = new Trigger("DDPO_HANG_AT");
+  if (kill_trigger->Fires(name)) (void)kill(getpid(), SIGKILL);
+  if (stop_trigger->Fires(name)) (void)kill(getpid(), SIGSTOP);
+  if (hang_trigger->Fires(name)) {
+    while (true) pause();
+  }
 }
 
 }  // namespace ddpo

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
 
 namespace ddpo {
@@ -38,14 +39,21 @@ class Collective {
 
   // Replaces every rank's buffer by the sum over ranks. All ranks get the same bits, and the same
   // input gives the same bits again.
-  absl::Status AllReduceSum(const FlatBuffer& buffer) { return Note(DoAllReduceSum(buffer)); }
+  absl::Status AllReduceSum(const FlatBuffer& buffer) {
+    const absl::Time start = absl::Now();
+    return Note(DoAllReduceSum(buffer), start);
+  }
 
   // What every rank passed, in rank order. For small things: rewards, digests, statistics.
   absl::StatusOr<std::vector<std::string>> AllGather(const std::string& mine) {
+    const absl::Time start = absl::Now();
     auto values = DoAllGather(mine);
-    if (!values.ok()) return Note(values.status());
+    (void)Note(values.status(), start);
     return values;
   }
+
+  // How long this rank has been in calls: mostly it waits for the others there. The calling thread.
+  absl::Duration time_in_calls() const { return time_in_calls_; }
 
   // Whether a call has failed: another rank is gone, or out of step.
   bool failed() const { return failed_; }
@@ -63,12 +71,14 @@ class Collective {
   virtual absl::StatusOr<std::vector<std::string>> DoAllGather(const std::string& mine) = 0;
 
  private:
-  absl::Status Note(absl::Status status) {
+  absl::Status Note(absl::Status status, absl::Time start) {
+    time_in_calls_ += absl::Now() - start;
     if (!status.ok()) failed_ = true;
     return status;
   }
 
   std::atomic<bool> failed_{false};
+  absl::Duration time_in_calls_ = absl::ZeroDuration();
 };
 
 struct CollectiveOptions {

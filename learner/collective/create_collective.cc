@@ -21,6 +21,15 @@ constexpr char kGenerationKey[] = "generation";
 // Of one call of the store, which answers in milliseconds.
 constexpr absl::Duration kStorePatience = absl::Seconds(5);
 
+// Where a rank waited for rank 0 and its store.
+absl::Status NameRankZero(const absl::Status& status, const CollectiveOptions& options) {
+  if (!absl::IsDeadlineExceeded(status)) return status;
+  return absl::UnavailableError(
+      absl::StrCat("rank 0, which serves the store at ", options.store_host, ":",
+                   options.store_port, ", did not come within ",
+                   absl::FormatDuration(options.meeting_timeout), ": ", status.message()));
+}
+
 // Rank 0 says the group's generation; the others hear it.
 absl::Status ShareGeneration(KeyValueStore& store, CollectiveOptions& options) {
   if (options.rank == 0) return store.Set(kGenerationKey, absl::StrCat(options.generation));
@@ -58,11 +67,11 @@ absl::StatusOr<std::unique_ptr<Collective>> CreateCollective(const CollectiveOpt
   store_options.listen_host =
       options.store_listen_host.empty() ? options.store_host : options.store_listen_host;
   store_options.timeout = options.meeting_timeout;
-  DDPO_ASSIGN_OR_RETURN(std::unique_ptr<KeyValueStore> tcp_store,
-                        CreateTcpKeyValueStore(store_options));
+  auto tcp_store = CreateTcpKeyValueStore(store_options);
+  if (!tcp_store.ok()) return NameRankZero(tcp_store.status(), options);
   std::shared_ptr<KeyValueStore> store =
-      CreateImpatientStore(std::move(tcp_store), std::min(options.timeout, kStorePatience));
-  DDPO_RETURN_IF_ERROR(ShareGeneration(*store, options));
+      CreateImpatientStore(*std::move(tcp_store), std::min(options.timeout, kStorePatience));
+  DDPO_RETURN_IF_ERROR(NameRankZero(ShareGeneration(*store, options), options));
 #ifdef DDPO_CUDA
   if (nccl) return CreateNcclCollective(options, std::move(store));
 #endif

@@ -7,11 +7,13 @@
 #include <gloo/transport/tcp/device.h>
 
 #include <atomic>
+#include <chrono>
 #include <exception>
 #include <stdexcept>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "common/base/status_macros.h"
 #include "learner/collective/store_gather.h"
 
@@ -21,8 +23,8 @@ namespace {
 // Gloo's view of our store. Gloo reports errors by exceptions.
 class GlooStore : public gloo::rendezvous::Store {
  public:
-  GlooStore(std::shared_ptr<KeyValueStore> store, std::string prefix, absl::Duration timeout)
-      : store_(std::move(store)), prefix_(std::move(prefix)), timeout_(timeout) {}
+  GlooStore(KeyValueStore* store, StoreGather* gather, std::string prefix, absl::Duration timeout)
+      : store_(store), gather_(gather), prefix_(std::move(prefix)), timeout_(timeout) {}
 
   void set(const std::string& key, const std::vector<char>& data) override {
     const absl::Status status = store_->Set(prefix_ + key, std::string(data.begin(), data.end()));
@@ -30,9 +32,8 @@ class GlooStore : public gloo::rendezvous::Store {
   }
 
   std::vector<char> get(const std::string& key) override {
-    auto value = store_->Get(prefix_ + key, timeout_);
-    if (!value.ok()) throw std::runtime_error(value.status().ToString());
-    return {value->begin(), value->end()};
+    const std::string value = Await(key, timeout_);
+    return {value.begin(), value.end()};
   }
 
   void wait(const std::vector<std::string>& keys) override {
@@ -41,14 +42,18 @@ class GlooStore : public gloo::rendezvous::Store {
 
   void wait(const std::vector<std::string>& keys,
             const std::chrono::milliseconds& timeout) override {
-    for (const std::string& key : keys) {
-      auto value = store_->Get(prefix_ + key, absl::FromChrono(timeout));
-      if (!value.ok()) throw std::runtime_error(value.status().ToString());
-    }
+    for (const std::string& key : keys) Await(key, absl::FromChrono(timeout));
   }
 
  private:
-  const std::shared_ptr<KeyValueStore> store_;
+  std::string Await(const std::string& key, absl::Duration timeout) {
+    auto value = gather_->Await(prefix_ + key, absl::Now() + timeout);
+    if (!value.ok()) throw std::runtime_error(value.status().ToString());
+    return *std::move(value);
+  }
+
+  KeyValueStore* const store_;
+  StoreGather* const gather_;
   const std::string prefix_;
   const absl::Duration timeout_;
 };
@@ -72,7 +77,7 @@ class GlooCollective : public Collective {
       auto device = gloo::transport::tcp::CreateDevice(attributes);
       auto context = std::make_shared<gloo::rendezvous::Context>(options_.rank, options_.size);
       context->setTimeout(absl::ToChronoMilliseconds(options_.timeout));
-      GlooStore store(store_, prefix_ + "/gloo/", options_.timeout);
+      GlooStore store(store_.get(), &gather_, prefix_ + "/gloo/", options_.timeout);
       context->connectFullMesh(store, device);
       context_ = std::move(context);
     } catch (const std::exception& error) {
@@ -90,7 +95,7 @@ class GlooCollective : public Collective {
   void Abort(const std::string& why) override {
     aborted_ = true;
     gather_.Abort(why);
-    if (context_ != nullptr) context_->closeConnections();
+    if (context_ != nullptr) EndCalls();
   }
 
  protected:
@@ -101,6 +106,8 @@ class GlooCollective : public Collective {
     const int64_t call = calls_++;
     if (aborted_) return absl::CancelledError("the collective was aborted");
     try {
+      // A rank that stops keeps its connections open.
+      const StoreGather::Watch watch(&gather_, [this] { EndCalls(); });
       gloo::AllreduceOptions all_reduce(context_);
       all_reduce.setOutput(static_cast<float*>(buffer.data), buffer.elements);
       all_reduce.setReduceFunction(
@@ -121,6 +128,17 @@ class GlooCollective : public Collective {
   }
 
  private:
+  // Ends the call that is waiting, and all to come. Closing the connections does not wake it, but
+  // any wait that times out fails the others of its context.
+  void EndCalls() {
+    char nothing = 0;
+    try {
+      context_->createUnboundBuffer(&nothing, sizeof(nothing))
+          ->waitRecv(nullptr, std::chrono::milliseconds(1));
+    } catch (const std::exception&) {
+    }
+  }
+
   const CollectiveOptions options_;
   const std::string prefix_;
   StoreGather gather_;

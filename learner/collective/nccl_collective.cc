@@ -95,7 +95,12 @@ class NcclCollective : public Collective {
       DDPO_RETURN_IF_ERROR(store_->Set(key, std::string(id.internal, sizeof(id.internal))));
       return id;
     }
-    DDPO_ASSIGN_OR_RETURN(const std::string bytes, store_->Get(key, options_.timeout));
+    auto value = gather_.Await(key, absl::Now() + options_.timeout);
+    if (absl::IsDeadlineExceeded(value.status())) {
+      return absl::UnavailableError(absl::StrCat("rank 0 did not start NCCL within ",
+                                                 absl::FormatDuration(options_.timeout)));
+    }
+    DDPO_ASSIGN_OR_RETURN(const std::string bytes, std::move(value));
     if (bytes.size() != sizeof(id.internal)) {
       return absl::InternalError(
           absl::StrCat(key, " has ", bytes.size(), " bytes, expected ", sizeof(id.internal)));
@@ -112,8 +117,7 @@ class NcclCollective : public Collective {
       ncclCommGetAsyncError(communicator_, &state);
       if (state == ncclSuccess) return absl::OkStatus();
       if (state != ncclInProgress) return Fail(call, what, ncclGetErrorString(state));
-      if (aborted_) return absl::CancelledError("the collective was aborted");
-      if (absl::Now() > deadline) return Fail(call, what, "timeout");
+      DDPO_RETURN_IF_ERROR(MayWait(call, what, deadline));
       absl::SleepFor(kPoll);
     }
   }
@@ -130,10 +134,18 @@ class NcclCollective : public Collective {
       if (state != ncclSuccess && state != ncclInProgress) {
         return Fail(call, what, ncclGetErrorString(state));
       }
-      if (aborted_) return absl::CancelledError("the collective was aborted");
-      if (absl::Now() > deadline) return Fail(call, what, "timeout");
+      DDPO_RETURN_IF_ERROR(MayWait(call, what, deadline));
       absl::SleepFor(kPoll);
     }
+  }
+
+  // Whether there is still something to wait for: NCCL itself does not notice a rank that stops, or
+  // that dies without closing its connections.
+  absl::Status MayWait(int64_t call, const std::string& what, absl::Time deadline) {
+    if (aborted_) return absl::CancelledError("the collective was aborted");
+    if (!gather_.Lost().ok()) return Fail(call, what, "a rank is lost");
+    if (absl::Now() > deadline) return Fail(call, what, "timeout");
+    return absl::OkStatus();
   }
 
   absl::Status Fail(int64_t call, const std::string& what, const std::string& cause) {

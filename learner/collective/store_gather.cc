@@ -17,6 +17,8 @@ constexpr absl::Duration kLongestPoll = absl::Milliseconds(50);
 constexpr absl::Duration kHeartbeat = absl::Milliseconds(250);
 // Long for a process that only lacks a processor for a while.
 constexpr absl::Duration kSilence = absl::Seconds(5);
+// What a rank says last when all is well.
+constexpr char kLeft[] = "it left";
 
 std::string RankList(const std::vector<int>& ranks) {
   return absl::StrCat(ranks.size() == 1 ? "rank " : "ranks ", absl::StrJoin(ranks, ", "));
@@ -50,13 +52,77 @@ absl::Status StoreGather::Gone(int rank, const std::string& why) const {
   return absl::UnavailableError(absl::StrCat("rank ", rank, " of ", size_, " is gone: ", why));
 }
 
+absl::Status StoreGather::Verdict(int rank) const {
+  absl::MutexLock lock(&mutex_);
+  const auto peer = peers_.find(rank);
+  if (peer == peers_.end() || peer->second.gone.empty()) return absl::OkStatus();
+  return Gone(rank, peer->second.gone);
+}
+
+absl::Status StoreGather::Lost() const {
+  absl::MutexLock lock(&mutex_);
+  return LostLocked();
+}
+
+absl::Status StoreGather::LostLocked() const {
+  for (const auto& [rank, peer] : peers_) {
+    if (!peer.gone.empty() && peer.gone != kLeft) return Gone(rank, peer.gone);
+  }
+  return store_state_;
+}
+
+StoreGather::Watch::Watch(StoreGather* gather, std::function<void()> wake) : gather_(gather) {
+  absl::MutexLock lock(&gather_->mutex_);
+  gather_->wake_ = std::move(wake);
+}
+
+StoreGather::Watch::~Watch() {
+  absl::MutexLock lock(&gather_->mutex_);
+  gather_->wake_ = nullptr;
+}
+
+absl::Status StoreGather::LookAt(int rank) {
+  std::string gone;
+  DDPO_ASSIGN_OR_RETURN(const bool told, store_->Contains(Key("gone", rank)));
+  if (told) {
+    DDPO_ASSIGN_OR_RETURN(gone, store_->Get(Key("gone", rank), timeout_));
+  }
+  std::string heartbeat;
+  DDPO_ASSIGN_OR_RETURN(const bool came, store_->Contains(Key("alive", rank)));
+  if (came) {
+    DDPO_ASSIGN_OR_RETURN(heartbeat, store_->Get(Key("alive", rank), timeout_));
+  }
+  const absl::Time now = absl::Now();
+  absl::MutexLock lock(&mutex_);
+  Peer& peer = peers_[rank];
+  if (heartbeat != peer.heartbeat) {
+    peer.heartbeat = std::move(heartbeat);
+    peer.last_beat = now;
+  }
+  if (gone.empty() && now - peer.last_beat > silence_) {
+    gone = absl::StrCat("it has been silent for ", absl::FormatDuration(silence_));
+  }
+  peer.gone = std::move(gone);
+  return absl::OkStatus();
+}
+
+absl::Status StoreGather::BeatOnce(int64_t beat) {
+  DDPO_RETURN_IF_ERROR(store_->Set(Key("alive", rank_), absl::StrCat(beat)));
+  for (int rank = 0; rank < size_; ++rank) {
+    if (rank != rank_) DDPO_RETURN_IF_ERROR(LookAt(rank));
+  }
+  return absl::OkStatus();
+}
+
 void StoreGather::Beat() {
   for (int64_t beat = 0;; ++beat) {
-    // The rank's own calls notice a store that is gone.
-    if (!store_->Set(Key("alive", rank_), absl::StrCat(beat)).ok()) return;
+    const absl::Status state = BeatOnce(beat);
     const auto stopped = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !beating_; };
     absl::MutexLock lock(&mutex_);
-    if (mutex_.AwaitWithTimeout(absl::Condition(&stopped), kHeartbeat)) return;
+    store_state_ = state;
+    if (wake_ != nullptr && !LostLocked().ok()) std::exchange(wake_, nullptr)();
+    // Without the store there is nothing more to see.
+    if (!state.ok() || mutex_.AwaitWithTimeout(absl::Condition(&stopped), kHeartbeat)) return;
   }
 }
 
@@ -83,41 +149,22 @@ absl::Status StoreGather::Meet(absl::Duration timeout) {
   return Gather("here", timeout).status();
 }
 
-absl::StatusOr<std::string> StoreGather::WaitFor(const std::string& key, int rank,
+absl::StatusOr<std::string> StoreGather::WaitFor(const std::string& key,
+                                                 const std::function<absl::Status()>& hope,
                                                  absl::Time deadline) {
-  // Looks again and again instead of waiting in the store: an abort has to be noticed, and
-  // TCPStore writes a stack trace to the log whenever a wait ends without the key.
+  // Looks again and again instead of waiting in the store: that would hold up the heartbeat, an
+  // abort has to be noticed, and TCPStore writes a stack trace to the log whenever a wait ends
+  // without the key.
   absl::Duration poll = kShortestPoll;
-  absl::Time next_look = absl::Now() + kHeartbeat;
-  absl::Time last_beat = absl::Now();
-  std::string heartbeat;
   while (true) {
     if (aborted_) return absl::CancelledError("the collective was aborted");
+    const bool late = absl::Now() >= deadline;
+    // Before the key: a rank may have set it and gone.
+    const absl::Status verdict = hope();
     DDPO_ASSIGN_OR_RETURN(const bool there, store_->Contains(key));
     if (there) return store_->Get(key, timeout_);
-    const absl::Time now = absl::Now();
-    if (now >= next_look) {
-      next_look = now + kHeartbeat;
-      DDPO_ASSIGN_OR_RETURN(const bool gone, store_->Contains(Key("gone", rank)));
-      if (gone) {
-        DDPO_ASSIGN_OR_RETURN(const std::string why, store_->Get(Key("gone", rank), timeout_));
-        return Gone(rank, why);
-      }
-      // A rank that never came has no heartbeat yet.
-      DDPO_ASSIGN_OR_RETURN(const bool alive, store_->Contains(Key("alive", rank)));
-      std::string beat;
-      if (alive) {
-        DDPO_ASSIGN_OR_RETURN(beat, store_->Get(Key("alive", rank), timeout_));
-      }
-      if (beat != heartbeat || !alive) {
-        heartbeat = std::move(beat);
-        last_beat = now;
-      } else if (now - last_beat > silence_) {
-        return Gone(rank,
-                    absl::StrCat("it has been silent for ", absl::FormatDuration(silence_)));
-      }
-    }
-    if (now >= deadline) return absl::DeadlineExceededError(key);
+    DDPO_RETURN_IF_ERROR(verdict);
+    if (late) return absl::DeadlineExceededError(key);
     absl::SleepFor(poll);
     poll = std::min(2 * poll, kLongestPoll);
   }
@@ -135,7 +182,7 @@ absl::StatusOr<std::vector<std::string>> StoreGather::Gather(const std::string& 
       values[rank] = mine;
       continue;
     }
-    auto value = WaitFor(Key("gather", number, rank), rank, deadline);
+    auto value = WaitForRank(Key("gather", number, rank), rank, deadline);
     if (value.ok()) {
       values[rank] = *std::move(value);
     } else if (absl::IsDeadlineExceeded(value.status())) {
@@ -166,7 +213,7 @@ absl::Status StoreGather::Diagnose(int64_t call, const std::string& what,
     if (rank == rank_) continue;
     // Time enough to be sure of a rank's silence.
     const absl::Time deadline = absl::Now() + silence_ + 4 * kHeartbeat;
-    const absl::Status found = WaitFor(Key("failed", call, rank), rank, deadline).status();
+    const absl::Status found = WaitForRank(Key("failed", call, rank), rank, deadline).status();
     if (absl::IsDeadlineExceeded(found)) elsewhere.push_back(absl::StrCat(rank));
     if (absl::IsUnavailable(found)) gone.emplace_back(found.message());
   }
@@ -183,15 +230,14 @@ absl::Status StoreGather::Diagnose(int64_t call, const std::string& what,
 }
 
 absl::Status StoreGather::Leave() {
-  StopBeating();
   told_ = true;
-  DDPO_RETURN_IF_ERROR(store_->Set(Key("gone", rank_), "it left"));
-  if (rank_ != 0) return absl::OkStatus();
+  DDPO_RETURN_IF_ERROR(store_->Set(Key("gone", rank_), kLeft));
   // The others' calls may still be under way, and so is their last look at the store.
-  for (int rank = 1; rank < size_; ++rank) {
-    const auto left = WaitFor(Key("gone", rank), rank, absl::Now() + timeout_);
+  for (int rank = 1; rank_ == 0 && rank < size_; ++rank) {
+    const auto left = WaitForRank(Key("gone", rank), rank, absl::Now() + timeout_);
     if (!left.ok()) return left.status();
   }
+  StopBeating();
   return absl::OkStatus();
 }
 

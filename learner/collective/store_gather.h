@@ -2,6 +2,8 @@
 
 #include <atomic>
 #include <cstdint>
+#include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
@@ -19,8 +21,8 @@ namespace ddpo {
 // Gathers a small value of every rank through the store, and finds out which rank is missing when
 // a collective call failed. Both backends use it, so that errors name ranks alike.
 //
-// A thread counts this rank's heartbeat up in the store, so that the others can tell a rank that is
-// slow from one that is gone.
+// A thread counts this rank's heartbeat up in the store and watches the others', so that a rank
+// that is slow is told from one that is gone.
 class StoreGather {
  public:
   StoreGather(std::shared_ptr<KeyValueStore> store, std::string prefix, int rank, int size,
@@ -38,6 +40,30 @@ class StoreGather {
     return Gather(mine, timeout_);
   }
 
+  // The value of a key that some rank will set. DEADLINE_EXCEEDED at the deadline; UNAVAILABLE when
+  // a rank is lost.
+  absl::StatusOr<std::string> Await(const std::string& key, absl::Time deadline) {
+    return WaitFor(
+        key, [this] { return Lost(); }, deadline);
+  }
+
+  // UNAVAILABLE as long as another rank is gone or has been silent for too long, and once the store
+  // is gone; a rank that left in good order is no loss. For calls that wait elsewhere than in the
+  // store. Any thread.
+  absl::Status Lost() const;
+
+  // Calls `wake` once, from another thread, when Lost has something to say before the object goes.
+  class Watch {
+   public:
+    Watch(StoreGather* gather, std::function<void()> wake);
+    ~Watch();
+    Watch(const Watch&) = delete;
+    Watch& operator=(const Watch&) = delete;
+
+   private:
+    StoreGather* const gather_;
+  };
+
   // Turns the failure of call number `call` into an error that names the ranks that are gone: each
   // living rank reports its own failure in the store, or is heard of.
   absl::Status Diagnose(int64_t call, const std::string& what, const std::string& cause);
@@ -47,14 +73,34 @@ class StoreGather {
   void Abort(const std::string& why);
 
  private:
+  // What the last look at another rank found. One that never came has no heartbeat.
+  struct Peer {
+    std::string heartbeat;
+    absl::Time last_beat = absl::InfiniteFuture();
+    std::string gone;  // why; empty as long as it is there
+  };
+
   std::string Key(const std::string& kind, int rank) const;
   std::string Key(const std::string& kind, int64_t number, int rank) const;
   absl::StatusOr<std::vector<std::string>> Gather(const std::string& mine, absl::Duration timeout);
   absl::Status Gone(int rank, const std::string& why) const;
+  // What is known of a rank: OK, or UNAVAILABLE with its name.
+  absl::Status Verdict(int rank) const;
   // Waits for a rank's key. DEADLINE_EXCEEDED at the deadline; UNAVAILABLE names the rank if it is
   // gone or has been silent for too long, and rank 0 if the store is gone.
-  absl::StatusOr<std::string> WaitFor(const std::string& key, int rank, absl::Time deadline);
+  absl::StatusOr<std::string> WaitForRank(const std::string& key, int rank, absl::Time deadline) {
+    return WaitFor(
+        key, [this, rank] { return Verdict(rank); }, deadline);
+  }
+  // Waits for a key for as long as `hope` is OK.
+  absl::StatusOr<std::string> WaitFor(const std::string& key,
+                                      const std::function<absl::Status()>& hope,
+                                      absl::Time deadline);
+  absl::Status LostLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Beat();
+  // Tells the others that this rank is alive and looks at them. An error is the store's.
+  absl::Status BeatOnce(int64_t beat);
+  absl::Status LookAt(int rank);
   void StopBeating();
 
   const std::shared_ptr<KeyValueStore> store_;
@@ -67,8 +113,11 @@ class StoreGather {
   int64_t gathers_ = 0;
   std::atomic<bool> told_{false};  // the others know that, or why, this rank is gone
   std::atomic<bool> aborted_{false};
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   bool beating_ ABSL_GUARDED_BY(mutex_) = false;
+  std::map<int, Peer> peers_ ABSL_GUARDED_BY(mutex_);   // by rank
+  absl::Status store_state_ ABSL_GUARDED_BY(mutex_);    // of the heart's calls
+  std::function<void()> wake_ ABSL_GUARDED_BY(mutex_);  // of the Watch that there is
   std::thread heart_;
 };
 

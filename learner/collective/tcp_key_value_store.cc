@@ -26,8 +26,7 @@ absl::Status ToStatus(const std::exception& error, const std::string& what) {
   if (absl::StrContains(lower, "timeout") || absl::StrContains(lower, "timed out")) {
     return absl::DeadlineExceededError(message);
   }
-  return absl::UnavailableError(
-      absl::StrCat("rank 0, which serves the store, is gone: ", message));
+  return absl::UnavailableError(absl::StrCat("rank 0, which serves the store, is gone: ", message));
 }
 
 class TcpKeyValueStore : public KeyValueStore {

@@ -89,6 +89,28 @@ TEST_P(LostRankTest, ARankThatHangsIsNamedInBoundedTime) {
   EXPECT_THAT(cluster.Log(other), HasSubstr(absl::StrCat("rank ", GetParam())));
 }
 
+TEST_P(LostRankTest, ARankThatStopsInAnAllReduceIsNamedInBoundedTime) {
+  const std::string lost = ProcessCluster::RankName(GetParam());
+  const std::string other = ProcessCluster::RankName(1 - GetParam());
+  // Nothing else would end the other's call within this test's time.
+  ProcessCluster cluster(Config(", rank_timeout_seconds: 3600"), {}, {}, kRanks, /*start=*/false);
+  cluster.SetEnvironment(lost, {"DDPO_STOP_AT=update.all_reduce:2"});
+  cluster.StartLearner();
+  cluster.StartRewardServer();
+  cluster.StartActor("actor-0");
+  const ExitStatus status = cluster.Wait(other);
+  EXPECT_EQ(status.code, kRankGone) << status.ToString();
+  EXPECT_THAT(cluster.Log(other), HasSubstr(absl::StrCat("rank ", GetParam())));
+  EXPECT_THAT(cluster.Log(other), HasSubstr("all-reduce 1 failed"));
+  cluster.Kill(lost);
+  cluster.SetEnvironment(lost, {});
+  cluster.StartLearner();
+  for (const char* name : {"learner", "learner-1", "actor-0"}) {
+    EXPECT_TRUE(cluster.Wait(name).ok()) << name;
+  }
+  EXPECT_EQ(cluster.FinalLora(), Undisturbed());
+}
+
 TEST(RanksProcessTest, ARankZeroThatDiedAfterTheOthersEndedEndsByItself) {
   ProcessCluster cluster(Config(", rank_timeout_seconds: 5"), {}, {}, kRanks, /*start=*/false);
   cluster.SetEnvironment("learner", {"DDPO_KILL_AT=run.end:1"});

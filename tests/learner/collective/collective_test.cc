@@ -3,14 +3,17 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <map>
 #include <memory>
 #include <string>
 #include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
 #include "absl/synchronization/notification.h"
 #include "common/base/free_port.h"
 #include "gmock/gmock.h"
@@ -24,6 +27,7 @@ namespace {
 
 using ::ddpo::testing::RankOptions;
 using ::ddpo::testing::RunRanks;
+using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
@@ -69,6 +73,20 @@ TEST(CollectiveTest, GathersInRankOrder) {
       EXPECT_THAT(*values, ElementsAre(absl::StrCat(round, "-0"), absl::StrCat(round, "-1"),
                                        absl::StrCat(round, "-2")));
     }
+  });
+}
+
+TEST(CollectiveTest, MeasuresTheTimeInCalls) {
+  RunRanks(2, {}, [](Collective& collective) {
+    const absl::Time start = absl::Now();
+    const absl::Duration before = collective.time_in_calls();
+    std::vector<float> values(10, 1.0f);
+    ASSERT_TRUE(collective.AllReduceSum({values.data(), values.size()}).ok());
+    const absl::Duration reduced = collective.time_in_calls();
+    EXPECT_GT(reduced, before);
+    ASSERT_TRUE(collective.AllGather("x").ok());
+    EXPECT_GT(collective.time_in_calls(), reduced);
+    EXPECT_LE(collective.time_in_calls() - before, absl::Now() - start);
   });
 }
 
@@ -169,6 +187,16 @@ TEST(CollectiveTest, NamesTheRankThatNeverCame) {
               HasSubstr("rank 1 of 2 did not answer within 1s"));
 }
 
+TEST(CollectiveTest, ARankSaysThatRankZeroNeverCame) {
+  CollectiveOptions options = RankOptions(1, 2, *FreePort());
+  options.meeting_timeout = absl::Seconds(1);
+  const auto collective = CreateCollective(options);
+  EXPECT_EQ(collective.status().code(), absl::StatusCode::kUnavailable);
+  EXPECT_THAT(std::string(collective.status().message()),
+              AllOf(HasSubstr("rank 0, which serves the store at 127.0.0.1:"),
+                    HasSubstr("did not come within 1s")));
+}
+
 // A server that hangs: answers nothing until it is let go.
 class HangingStore : public KeyValueStore {
  public:
@@ -198,6 +226,69 @@ TEST(ImpatientStoreTest, EveryCallToAServerThatHangsReturns) {
     EXPECT_EQ(store->Get("key", absl::Hours(1)).status().code(), absl::StatusCode::kUnavailable);
   }
   let_go.Notify();
+}
+
+// A store in memory, in which the test speaks for rank 1.
+class MapStore : public KeyValueStore {
+ public:
+  absl::Status Set(const std::string& key, const std::string& value) override {
+    absl::MutexLock lock(&mutex_);
+    values_[key] = value;
+    return absl::OkStatus();
+  }
+  absl::StatusOr<std::string> Get(const std::string& key, absl::Duration) override {
+    absl::MutexLock lock(&mutex_);
+    const auto found = values_.find(key);
+    if (found == values_.end()) return absl::DeadlineExceededError(key);
+    return found->second;
+  }
+  absl::StatusOr<bool> Contains(const std::string& key) override {
+    absl::MutexLock lock(&mutex_);
+    return values_.contains(key);
+  }
+  absl::Status Delete(const std::string&) override { return absl::OkStatus(); }
+  absl::StatusOr<int64_t> Count(const std::string&) override { return 1; }
+
+ private:
+  absl::Mutex mutex_;
+  std::map<std::string, std::string> values_ ABSL_GUARDED_BY(mutex_);
+};
+
+class WatchedRankTest : public ::testing::Test {
+ protected:
+  WatchedRankTest() {
+    EXPECT_TRUE(store_->Set("group/gather/0/1", "here").ok());
+    EXPECT_TRUE(gather_.Meet(absl::Seconds(1)).ok());
+  }
+
+  const std::shared_ptr<MapStore> store_ = std::make_shared<MapStore>();
+  StoreGather gather_{store_, "group", /*rank=*/0, /*size=*/2, absl::Seconds(1)};
+};
+
+TEST_F(WatchedRankTest, ARankThatSaysItIsGoneEndsWaitsOfAllKinds) {
+  absl::Notification woken;
+  const StoreGather::Watch watch(&gather_, [&] { woken.Notify(); });
+  ASSERT_TRUE(store_->Set("group/gone/1", "the disk is full").ok());
+  woken.WaitForNotification();
+  for (const absl::Status& status :
+       {gather_.Lost(), gather_.Await("no such key", absl::InfiniteFuture()).status()}) {
+    EXPECT_EQ(status, absl::UnavailableError("rank 1 of 2 is gone: the disk is full"));
+  }
+}
+
+TEST_F(WatchedRankTest, ARankWhoseHeartStopsEndsWaitsOfAllKinds) {
+  absl::Notification woken;
+  const StoreGather::Watch watch(&gather_, [&] { woken.Notify(); });
+  ASSERT_TRUE(store_->Set("group/alive/1", "7").ok());
+  woken.WaitForNotification();
+  EXPECT_EQ(gather_.Await("no such key", absl::InfiniteFuture()).status(),
+            absl::UnavailableError("rank 1 of 2 is gone: it has been silent for 1s"));
+}
+
+TEST_F(WatchedRankTest, ARankThatLeftInGoodOrderIsNoLoss) {
+  ASSERT_TRUE(store_->Set("group/gone/1", "it left").ok());
+  EXPECT_TRUE(gather_.Leave().ok());
+  EXPECT_TRUE(gather_.Lost().ok());
 }
 
 // A store that rank 0 takes with it once it has answered for itself.
