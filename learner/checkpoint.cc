@@ -2,9 +2,11 @@
 
 #include <google/protobuf/util/json_util.h>
 
+#include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -43,6 +45,7 @@ std::string StateJson(const Checkpoint& checkpoint) {
               {"elapsed_seconds", checkpoint.elapsed_seconds},
               {"prompt_statistics", checkpoint.prompt_statistics},
               {"model_digest", checkpoint.model_digest},
+              {"scorer_digest", checkpoint.scorer_digest},
               {"generation", checkpoint.generation},
               {"ledger", Json::parse(ledger)}}
              .dump(1) +
@@ -57,6 +60,7 @@ absl::Status ReadState(const std::string& path, const std::string& text, Checkpo
     checkpoint->elapsed_seconds = json.at("elapsed_seconds");
     checkpoint->prompt_statistics = json.at("prompt_statistics");
     checkpoint->model_digest = json.at("model_digest");
+    checkpoint->scorer_digest = json.value("scorer_digest", "");  // older ones have none
     checkpoint->generation = json.at("generation");
     const auto parsed =
         google::protobuf::util::JsonStringToMessage(json.at("ledger").dump(), &checkpoint->ledger);
@@ -105,7 +109,8 @@ absl::Status CheckpointStore::Write(const Checkpoint& checkpoint) {
       file_system_->WriteSynced(JoinPath(temporary, kManifest), manifest.dump(1) + "\n"));
   DDPO_RETURN_IF_ERROR(file_system_->SyncDirectory(temporary));
   // The same epoch's checkpoint may be there already, damaged, from before a resume. It is moved
-  // away first, as a folder cannot be renamed onto one that holds something.
+  // away first, as a folder cannot be renamed onto one that holds something. Both renames are made
+  // durable together, and the disk may get the first alone: hence List knows the other name.
   const std::string final_path = JoinPath(dir_, name);
   const std::string old = JoinPath(dir_, absl::StrCat(kOld, name));
   if (file_system_->Exists(final_path)) {
@@ -116,7 +121,7 @@ absl::Status CheckpointStore::Write(const Checkpoint& checkpoint) {
   DDPO_RETURN_IF_ERROR(file_system_->Rename(temporary, final_path));
   KillPoint("checkpoint.after_rename");
   DDPO_RETURN_IF_ERROR(file_system_->SyncDirectory(dir_));
-  return RemoveOld();
+  return RemoveOld(checkpoint.epochs_done);
 }
 
 absl::Time CheckpointStore::TimeWritten(const std::string& name) {
@@ -128,39 +133,55 @@ absl::Time CheckpointStore::TimeWritten(const std::string& name) {
   return absl::UnixEpoch() + absl::Seconds(manifest[kTime].get<double>());
 }
 
-absl::Status CheckpointStore::RemoveOld() {
-  DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesWithPrefix(kPrefix));
+absl::Status CheckpointStore::RemoveOld(int64_t written) {
+  DDPO_ASSIGN_OR_RETURN(std::vector<Saved> older, List());
+  std::erase_if(
+      older, [&](const Saved& saved) { return !saved.in_place || saved.epochs_done >= written; });
   const absl::Time oldest = clock_->Now() - retention_.max_age;
-  for (size_t i = 0; i + 1 < names.size(); ++i) {
-    const bool counts = i + static_cast<size_t>(retention_.keep) >= names.size();
-    if (counts && TimeWritten(names[i]) >= oldest) continue;
-    DDPO_RETURN_IF_ERROR(file_system_->RemoveAll(JoinPath(dir_, names[i])));
+  for (size_t i = 0; i < older.size(); ++i) {
+    const bool counts = older.size() - i < static_cast<size_t>(retention_.keep);
+    if (counts && TimeWritten(older[i].name) >= oldest) continue;
+    DDPO_RETURN_IF_ERROR(file_system_->RemoveAll(JoinPath(dir_, older[i].name)));
   }
-  for (const char* prefix : {kTemporary, kOld}) {
-    DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> leftovers, NamesWithPrefix(prefix));
-    for (const std::string& leftover : leftovers) {
-      DDPO_RETURN_IF_ERROR(file_system_->RemoveAll(JoinPath(dir_, leftover)));
-    }
+  DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names());
+  for (const std::string& name : names) {
+    if (!absl::StartsWith(name, kTemporary) && !absl::StartsWith(name, kOld)) continue;
+    DDPO_RETURN_IF_ERROR(file_system_->RemoveAll(JoinPath(dir_, name)));
   }
   return absl::OkStatus();
 }
 
 absl::StatusOr<int64_t> CheckpointStore::NewestEpochs() {
-  DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesWithPrefix(kPrefix));
-  int64_t epochs = 0;
-  if (!names.empty()) (void)absl::SimpleAtoi(absl::StripPrefix(names.back(), kPrefix), &epochs);
-  return epochs;
+  DDPO_ASSIGN_OR_RETURN(const std::vector<Saved> all, List());
+  return all.empty() ? 0 : all.back().epochs_done;
 }
 
-absl::StatusOr<std::vector<std::string>> CheckpointStore::NamesWithPrefix(
-    const std::string& prefix) {
-  std::vector<std::string> names;
-  if (!file_system_->Exists(dir_)) return names;
-  DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> all, file_system_->List(dir_));
-  for (const std::string& name : all) {
-    if (absl::StartsWith(name, prefix)) names.push_back(name);
+std::optional<CheckpointStore::Saved> CheckpointStore::ParseName(const std::string& name) {
+  Saved saved{.name = name};
+  absl::string_view rest = name;
+  saved.in_place = !absl::ConsumePrefix(&rest, kOld);
+  if (!absl::ConsumePrefix(&rest, kPrefix) ||
+      !std::all_of(rest.begin(), rest.end(), absl::ascii_isdigit) ||
+      !absl::SimpleAtoi(rest, &saved.epochs_done)) {
+    return std::nullopt;
   }
-  return names;  // sorted, and the numbers have leading zeros
+  return saved;
+}
+
+absl::StatusOr<std::vector<CheckpointStore::Saved>> CheckpointStore::List() {
+  DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> names, Names());
+  std::vector<Saved> all;
+  for (const std::string& name : names) {
+    if (auto saved = ParseName(name)) all.push_back(*std::move(saved));
+  }
+  // By number, as the order of the names is another one from 100,000 epochs on.
+  std::sort(all.begin(), all.end());
+  return all;
+}
+
+absl::StatusOr<std::vector<std::string>> CheckpointStore::Names() {
+  if (!file_system_->Exists(dir_)) return std::vector<std::string>();
+  return file_system_->List(dir_);
 }
 
 absl::StatusOr<Checkpoint> CheckpointStore::Read(const std::string& name) {
@@ -204,15 +225,15 @@ absl::StatusOr<Checkpoint> CheckpointStore::Read(const std::string& name) {
 
 absl::StatusOr<std::optional<Checkpoint>> CheckpointStore::ReadNewest(
     std::vector<std::string>* warnings) {
-  DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> names, NamesWithPrefix(kPrefix));
-  for (auto name = names.rbegin(); name != names.rend(); ++name) {
-    auto checkpoint = Read(*name);
+  DDPO_ASSIGN_OR_RETURN(const std::vector<Saved> all, List());
+  for (auto saved = all.rbegin(); saved != all.rend(); ++saved) {
+    auto checkpoint = Read(saved->name);
     if (checkpoint.ok()) return *std::move(checkpoint);
-    warnings->push_back(absl::StrCat(
-        "checkpoint ", *name, " is damaged and passed over: ", checkpoint.status().message()));
+    warnings->push_back(absl::StrCat("checkpoint ", saved->name, " is damaged and passed over: ",
+                                     checkpoint.status().message()));
   }
-  if (names.empty()) return std::nullopt;
-  return absl::DataLossError(absl::StrCat("all ", names.size(), " checkpoints in ", dir_,
+  if (all.empty()) return std::nullopt;
+  return absl::DataLossError(absl::StrCat("all ", all.size(), " checkpoints in ", dir_,
                                           " are damaged; the newest: ", warnings->front()));
 }
 
