@@ -7,6 +7,7 @@
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "common/nn/lora.h"
+#include "common/nn/policy.h"
 #include "common/tensors/safetensors.h"
 
 namespace ddpo {
@@ -20,12 +21,9 @@ class TorchSampler : public Sampler {
   absl::Status SetPolicy(const std::string& safetensors) override {
     DDPO_ASSIGN_OR_RETURN(SafetensorsContents contents, ParseSafetensors(safetensors));
     try {
-      if (IsUNetWeights(contents)) {
-        return pipeline_->unet().SetWeights(std::move(contents.tensors));
-      }
-      DDPO_ASSIGN_OR_RETURN(LoraWeights lora,
-                            LoraFromContents(pipeline_->unet(), std::move(contents)));
-      if (options_.merge_lora) return pipeline_->unet().MergeLora(lora);
+      DDPO_ASSIGN_OR_RETURN(std::optional<LoraWeights> lora,
+                            ApplyPolicy(pipeline_->unet(), std::move(contents)));
+      if (lora.has_value() && options_.merge_lora) return pipeline_->unet().MergeLora(*lora);
       lora_ = std::move(lora);
       return absl::OkStatus();
     } catch (const std::exception& error) {
@@ -83,7 +81,7 @@ class TorchSampler : public Sampler {
 
   const TorchSamplerOptions options_;
   const std::unique_ptr<Pipeline> pipeline_;
-  std::optional<LoraWeights> lora_;  // unmerged; none before the first policy
+  std::optional<LoraWeights> lora_;  // unmerged; none where the policy is the UNet's own weights
 };
 
 }  // namespace

@@ -11,10 +11,12 @@
 namespace ddpo {
 
 absl::Status RunFiles::Prepare() {
-  for (const char* folder : {"lora", "checkpoints"}) {
-    DDPO_RETURN_IF_ERROR(file_system_->CreateDirectories(JoinPath(run_dir_, folder)));
+  for (const std::string& folder : {policies_dir(), checkpoints_dir()}) {
+    DDPO_RETURN_IF_ERROR(file_system_->CreateDirectories(folder));
   }
-  return absl::OkStatus();
+  // What is durable in a folder is lost with a folder that is not.
+  DDPO_RETURN_IF_ERROR(file_system_->SyncDirectory(run_dir_));
+  return file_system_->SyncDirectory(DirName(run_dir_));
 }
 
 absl::StatusOr<uint64_t> RunFiles::NextGeneration() {
@@ -72,14 +74,19 @@ absl::Status RunFiles::TruncateMetrics(int64_t epochs_done) {
   return WriteFileAtomically(metrics_path(), kept, file_system_);
 }
 
-absl::Status RunFiles::WriteLora(int64_t epochs_done, const std::string& safetensors) {
-  return WriteFileAtomically(
-      JoinPath(run_dir_, absl::StrFormat("lora/epoch_%04d.safetensors", epochs_done)), safetensors,
-      file_system_);
+absl::Status RunFiles::WritePolicy(int64_t epochs_done, const std::string& safetensors) {
+  const std::string name = absl::StrFormat("epoch_%04d.safetensors", epochs_done);
+  return WriteFileAtomically(JoinPath(policies_dir(), name), safetensors, file_system_);
 }
 
-absl::Status RunFiles::WriteFinalLora(const std::string& safetensors) {
-  return WriteFileAtomically(final_lora_path(), safetensors, file_system_);
+absl::Status RunFiles::RemoveFinalPolicy() {
+  if (!HasFinalPolicy()) return absl::OkStatus();
+  DDPO_RETURN_IF_ERROR(file_system_->RemoveAll(final_policy_path()));
+  return file_system_->SyncDirectory(policies_dir());
+}
+
+absl::Status RunFiles::WriteFinalPolicy(const std::string& safetensors) {
+  return WriteFileAtomically(final_policy_path(), safetensors, file_system_);
 }
 
 }  // namespace ddpo

@@ -13,8 +13,11 @@ namespace ddpo {
 // The files of a run's folder that the learner writes.
 class RunFiles {
  public:
-  explicit RunFiles(std::string run_dir, FileSystem* file_system = FileSystem::Real())
-      : run_dir_(std::move(run_dir)), file_system_(file_system) {}
+  // full_finetuning: the run's policies are whole UNets, in unet/ instead of lora/.
+  RunFiles(std::string run_dir, bool full_finetuning, FileSystem* file_system = FileSystem::Real())
+      : run_dir_(std::move(run_dir)),
+        full_finetuning_(full_finetuning),
+        file_system_(file_system) {}
 
   std::string checkpoints_dir() const { return JoinPath(run_dir_, "checkpoints"); }
 
@@ -36,18 +39,24 @@ class RunFiles {
   // one.
   absl::Status TruncateMetrics(int64_t epochs_done);
 
-  // lora/epoch_NNNN.safetensors and lora/final.safetensors.
-  absl::Status WriteLora(int64_t epochs_done, const std::string& safetensors);
-  absl::Status WriteFinalLora(const std::string& safetensors);
-  // Whether there is a lora/final.safetensors, if of a run that was to have fewer epochs.
-  bool HasFinalLora() const { return file_system_->Exists(final_lora_path()); }
+  // lora/epoch_NNNN.safetensors and lora/final.safetensors, or unet/epoch_NNNN.safetensors and
+  // unet/final.safetensors.
+  absl::Status WritePolicy(int64_t epochs_done, const std::string& safetensors);
+  absl::Status WriteFinalPolicy(const std::string& safetensors);
+  // Removes the final.safetensors of a run that was complete and now has more epochs, durably.
+  absl::Status RemoveFinalPolicy();
+  bool HasFinalPolicy() const { return file_system_->Exists(final_policy_path()); }
 
  private:
   std::string failures_path() const { return JoinPath(run_dir_, "failures.json"); }
   std::string metrics_path() const { return JoinPath(run_dir_, "metrics.jsonl"); }
-  std::string final_lora_path() const { return JoinPath(run_dir_, "lora/final.safetensors"); }
+  std::string policies_dir() const {
+    return JoinPath(run_dir_, full_finetuning_ ? "unet" : "lora");
+  }
+  std::string final_policy_path() const { return JoinPath(policies_dir(), "final.safetensors"); }
 
   const std::string run_dir_;
+  const bool full_finetuning_;
   FileSystem* const file_system_;
 };
 

@@ -1,6 +1,9 @@
+#include <filesystem>
 #include <iostream>
 #include <memory>
+#include <optional>
 #include <string>
+#include <system_error>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -10,6 +13,9 @@
 #include "common/diffusion/pipeline.h"
 #include "common/nn/lora.h"
 #include "common/nn/network_options.h"
+#include "common/nn/policy.h"
+#include "common/nn/unet.h"
+#include "common/tensors/safetensors.h"
 #include "tools/command.h"
 #include "tools/write_image.h"
 
@@ -23,6 +29,7 @@ struct SampleFlags {
   int number = 1;
   DenoiseOptions denoise;
   std::string lora;
+  std::string unet;
   std::string out;
   std::string dtype = "float32";
   std::string device = "cpu";
@@ -30,15 +37,38 @@ struct SampleFlags {
 
 constexpr int kBatch = 16;
 
+absl::Status CheckKind(const std::string& path, bool unet) {
+  DDPO_ASSIGN_OR_RETURN(const SafetensorsContents contents, ReadSafetensors(path));
+  if (IsUNetWeights(contents) == unet) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      unet ? absl::StrCat("--unet: ", path,
+                          " does not hold the weights of a whole UNet; --lora takes a LoRA")
+           : absl::StrCat("--lora: ", path,
+                          " holds the weights of a whole UNet, which --unet takes"));
+}
+
+// Gives the pipeline the weights of --unet, and returns the LoRA of --lora.
+absl::StatusOr<std::optional<LoraWeights>> ApplyWeights(const SampleFlags& flags,
+                                                        Pipeline& pipeline) {
+  if (!flags.unet.empty()) {
+    std::error_code error;
+    const std::string path = std::filesystem::is_directory(flags.unet, error)
+                                 ? JoinPath(flags.unet, "diffusion_pytorch_model.safetensors")
+                                 : flags.unet;
+    DDPO_RETURN_IF_ERROR(CheckKind(path, /*unet=*/true));
+    DDPO_RETURN_IF_ERROR(ApplyPolicyFile(pipeline.unet(), path).status());
+  }
+  if (flags.lora.empty()) return std::nullopt;
+  DDPO_RETURN_IF_ERROR(CheckKind(flags.lora, /*unet=*/false));
+  return ApplyPolicyFile(pipeline.unet(), flags.lora);
+}
+
 // Image i of a prompt has the seed --seed + i, whatever else is drawn.
 absl::Status DrawSamples(const SampleFlags& flags) {
   at::NoGradGuard no_grad;
   DDPO_ASSIGN_OR_RETURN(NetworkOptions options, ParseNetworkOptions(flags.dtype, flags.device));
   DDPO_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, Pipeline::Load(flags.model, options));
-  LoraWeights lora;
-  if (!flags.lora.empty()) {
-    DDPO_ASSIGN_OR_RETURN(lora, ReadLora(pipeline->unet(), flags.lora));
-  }
+  DDPO_ASSIGN_OR_RETURN(const std::optional<LoraWeights> lora, ApplyWeights(flags, *pipeline));
   DDPO_RETURN_IF_ERROR(FileSystem::Real()->CreateDirectories(flags.out));
   std::vector<Image> images;
   for (const std::string& prompt : flags.prompts) {
@@ -50,7 +80,7 @@ absl::Status DrawSamples(const SampleFlags& flags) {
       DDPO_ASSIGN_OR_RETURN(Trajectory trajectory,
                             pipeline->Denoise(std::vector<std::string>(seeds.size(), prompt),
                                               pipeline->DrawNoise(seeds, flags.denoise.num_steps),
-                                              flags.denoise, flags.lora.empty() ? nullptr : &lora));
+                                              flags.denoise, lora ? &*lora : nullptr));
       for (Image& image :
            pipeline->DecodeToImages(trajectory.latents.select(1, flags.denoise.num_steps))) {
         DDPO_RETURN_IF_ERROR(
@@ -89,6 +119,9 @@ void AddSampleCommand(CLI::App& app, int& exit_code) {
       ->check(CLI::Range(0.0, 1.0))
       ->capture_default_str();
   command->add_option("--lora", flags->lora, "LoRA weights with PEFT's keys");
+  command->add_option("--unet", flags->unet,
+                      "Weights instead of the model's UNet's: a file of RUN/unet/ after full "
+                      "fine-tuning, or a folder of `ddpo export`");
   command->add_option("--out", flags->out, "Folder for the images")->required();
   command->add_option("--dtype", flags->dtype, "float32, float16 or bfloat16")
       ->capture_default_str();

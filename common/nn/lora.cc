@@ -146,15 +146,6 @@ absl::StatusOr<LoraWeights> LoraFromContents(const UNet& unet, SafetensorsConten
   return LoraFromTensors(unet, std::move(contents.tensors), alpha);
 }
 
-absl::StatusOr<LoraWeights> ReadLora(const UNet& unet, const std::string& path) {
-  DDPO_ASSIGN_OR_RETURN(SafetensorsContents contents, ReadSafetensors(path));
-  absl::StatusOr<LoraWeights> lora = LoraFromContents(unet, std::move(contents));
-  if (!lora.ok()) {
-    return absl::Status(lora.status().code(), absl::StrCat(path, ": ", lora.status().message()));
-  }
-  return lora;
-}
-
 std::string SerializeLora(const LoraWeights& lora) {
   // diffusers takes this for the whole of peft's LoraConfig, so it has every key that it looks up.
   nlohmann::json config = {{"unet.r", lora.rank},

@@ -39,9 +39,6 @@ absl::StatusOr<LoraWeights> LoraFromTensors(const UNet& unet, NamedTensors tenso
 // as diffusers writes it, in the JSON of `lora_adapter_metadata` under `unet.lora_alpha`.
 absl::StatusOr<LoraWeights> LoraFromContents(const UNet& unet, SafetensorsContents contents);
 
-// Errors name the file.
-absl::StatusOr<LoraWeights> ReadLora(const UNet& unet, const std::string& path);
-
 // A safetensors file that LoraFromContents and diffusers read, alpha included.
 std::string SerializeLora(const LoraWeights& lora);
 

@@ -294,7 +294,8 @@ std::string SerializeUNetWeights(const NamedTensors& weights) {
 
 bool IsUNetWeights(const SafetensorsContents& contents) {
   const auto found = contents.metadata.find(kPolicyKey);
-  return found != contents.metadata.end() && found->second == kUNetPolicy;
+  return (found != contents.metadata.end() && found->second == kUNetPolicy) ||
+         contents.tensors.contains("conv_in.weight");
 }
 
 }  // namespace ddpo

@@ -79,7 +79,7 @@ class UNet {
 };
 
 // A policy that is a whole UNet, as a safetensors file: weights under diffusers' keys, told from a
-// LoRA by its metadata.
+// LoRA by its metadata or, as in files of other programs, by conv_in.weight among its tensors.
 std::string SerializeUNetWeights(const NamedTensors& weights);
 bool IsUNetWeights(const SafetensorsContents& contents);
 

@@ -9,6 +9,9 @@
 #include <vector>
 
 #include "common/nn/lora.h"
+#include "common/nn/unet.h"
+#include "common/tensors/safetensors.h"
+#include "tests/testing/copied_folder.h"
 #include "tests/testing/paths.h"
 
 namespace ddpo {
@@ -17,17 +20,27 @@ namespace {
 using ::testing::HasSubstr;
 
 constexpr TorchSamplerOptions kOptions{.denoise = {.num_steps = 3}};
+const std::string kTiny = ddpo::testing::SourcePath("tests/goldens/pipelines/tiny");
+constexpr char kUNetFile[] = "unet/diffusion_pytorch_model.safetensors";
 
-std::unique_ptr<Pipeline> LoadTiny() {
-  return Pipeline::Load(ddpo::testing::SourcePath("tests/goldens/pipelines/tiny"), NetworkOptions())
-      .value();
-}
+std::unique_ptr<Pipeline> LoadTiny() { return Pipeline::Load(kTiny, NetworkOptions()).value(); }
 
 // A policy that draws something else than the base model.
 std::string MakePolicy(uint64_t seed) {
   LoraWeights lora = RandomLora(LoadTiny()->unet(), 2, 2, seed);
   for (auto& [key, tensor] : lora.tensors) tensor = at::full_like(tensor, 0.05 * (seed + 1));
   return SerializeLora(lora);
+}
+
+// All of a UNet's weights, some way from the base model's.
+NamedTensors MakeUNet(uint64_t seed) {
+  at::manual_seed(seed);
+  NamedTensors weights = ReadSafetensors(kTiny + "/" + kUNetFile).value().tensors;
+  for (auto& [key, tensor] : weights) {
+    tensor = tensor.to(at::kFloat);
+    tensor = tensor + 0.05 * at::randn_like(tensor);
+  }
+  return weights;
 }
 
 SampledBatch Sample(Sampler& sampler, const std::vector<std::string>& prompts,
@@ -76,6 +89,44 @@ TEST(TorchSamplerTest, SamplesWithThePolicyThatWasSetLast) {
   EXPECT_NE(first.samples[0].latents, second.samples[0].latents);
   ASSERT_TRUE(sampler->SetPolicy(MakePolicy(0)).ok());
   EXPECT_EQ(Sample(*sampler, {"a cat"}, {1}).samples[0].latents, first.samples[0].latents);
+}
+
+// With and without merging, twice, and after a LoRA: nothing of an earlier policy is left.
+TEST(TorchSamplerTest, SamplesWithAWholeUNetAsAPipelineThatWasLoadedWithIt) {
+  for (const bool merge : {false, true}) {
+    TorchSamplerOptions options = kOptions;
+    options.merge_lora = merge;
+    const auto sampler = CreateTorchSampler(options, LoadTiny());
+    ASSERT_TRUE(sampler->SetPolicy(MakePolicy(0)).ok());
+    for (const uint64_t seed : {1, 2}) {
+      const NamedTensors weights = MakeUNet(seed);
+      ASSERT_TRUE(sampler->SetPolicy(SerializeUNetWeights(weights)).ok());
+      const testing::CopiedFolder folder(kTiny);
+      folder.ChangeTensors(kUNetFile, [&](NamedTensors& tensors) { tensors = weights; });
+      const auto loaded = Pipeline::Load(folder.path(), NetworkOptions()).value();
+      const Trajectory expected = loaded
+                                      ->Denoise({"a cat", "an ant"}, loaded->DrawNoise({1, 2}, 3),
+                                                kOptions.denoise, nullptr)
+                                      .value();
+      const SampledBatch batch = Sample(*sampler, {"a cat", "an ant"}, {1, 2});
+      for (int i = 0; i < 2; ++i) {
+        EXPECT_TRUE(at::equal(at::tensor(batch.samples[i].latents), expected.latents[i].flatten()));
+        EXPECT_TRUE(at::equal(at::tensor(batch.samples[i].log_probs), expected.log_probs[i]));
+      }
+    }
+  }
+}
+
+TEST(TorchSamplerTest, KeepsItsUNetWhenANewOneDoesNotFit) {
+  const auto sampler = CreateTorchSampler(kOptions, LoadTiny());
+  NamedTensors weights = MakeUNet(1);
+  ASSERT_TRUE(sampler->SetPolicy(SerializeUNetWeights(weights)).ok());
+  const SampledBatch before = Sample(*sampler, {"a cat"}, {1});
+  weights = MakeUNet(2);
+  weights.erase("conv_in.weight");
+  EXPECT_THAT(std::string(sampler->SetPolicy(SerializeUNetWeights(weights)).message()),
+              HasSubstr("conv_in.weight"));
+  EXPECT_EQ(Sample(*sampler, {"a cat"}, {1}).samples[0].latents, before.samples[0].latents);
 }
 
 TEST(TorchSamplerTest, AMergedPolicyHasTheSameLogProbabilitiesWithinItsTolerance) {

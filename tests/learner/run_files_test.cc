@@ -18,21 +18,21 @@ class RunFilesTest : public ::testing::Test {
   RunFilesTest() { EXPECT_TRUE(files_.Prepare().ok()); }
 
   testing::TempDir dir_;
-  RunFiles files_{dir_.path()};
+  RunFiles files_{dir_.path(), /*full_finetuning=*/false};
 };
 
 TEST_F(RunFilesTest, EveryStartHasAGenerationOfItsOwn) {
   EXPECT_EQ(*files_.NextGeneration(), 1);
   EXPECT_EQ(*files_.NextGeneration(), 2);
-  EXPECT_EQ(*RunFiles(dir_.path()).NextGeneration(), 3);
+  EXPECT_EQ(*RunFiles(dir_.path(), false).NextGeneration(), 3);
 }
 
 TEST_F(RunFilesTest, FailuresAreCountedOverAllStarts) {
   EXPECT_TRUE(files_.Failures()->empty());
   ASSERT_TRUE(files_.CountFailure("non_finite").ok());
-  ASSERT_TRUE(RunFiles(dir_.path()).CountFailure("non_finite").ok());
+  ASSERT_TRUE(RunFiles(dir_.path(), false).CountFailure("non_finite").ok());
   ASSERT_TRUE(files_.CountFailure("tasks").ok());
-  EXPECT_THAT(*RunFiles(dir_.path()).Failures(),
+  EXPECT_THAT(*RunFiles(dir_.path(), false).Failures(),
               ElementsAre(std::pair("non_finite", 2), std::pair("tasks", 1)));
 }
 
@@ -64,11 +64,25 @@ TEST_F(RunFilesTest, ARunWithoutMetricsHasNothingToRemove) {
 }
 
 TEST_F(RunFilesTest, NamesLoraFilesByTheEpochsBehindThem) {
-  ASSERT_TRUE(files_.WriteLora(0, "a").ok());
-  ASSERT_TRUE(files_.WriteLora(12, "b").ok());
-  ASSERT_TRUE(files_.WriteFinalLora("b").ok());
+  ASSERT_TRUE(files_.WritePolicy(0, "a").ok());
+  ASSERT_TRUE(files_.WritePolicy(12, "b").ok());
+  EXPECT_FALSE(files_.HasFinalPolicy());
+  ASSERT_TRUE(files_.WriteFinalPolicy("b").ok());
+  EXPECT_TRUE(files_.HasFinalPolicy());
   EXPECT_THAT(*FileSystem::Real()->List(dir_ / "lora"),
               ElementsAre("epoch_0000.safetensors", "epoch_0012.safetensors", "final.safetensors"));
+}
+
+TEST_F(RunFilesTest, WholeUNetsHaveAFolderOfTheirOwn) {
+  RunFiles files(dir_ / "full", /*full_finetuning=*/true);
+  ASSERT_TRUE(files.Prepare().ok());
+  ASSERT_TRUE(files.WritePolicy(12, "b").ok());
+  EXPECT_FALSE(files.HasFinalPolicy());
+  ASSERT_TRUE(files.WriteFinalPolicy("b").ok());
+  EXPECT_TRUE(files.HasFinalPolicy());
+  EXPECT_THAT(*FileSystem::Real()->List(dir_ / "full/unet"),
+              ElementsAre("epoch_0012.safetensors", "final.safetensors"));
+  EXPECT_FALSE(FileSystem::Real()->Exists(dir_ / "full/lora"));
 }
 
 }  // namespace

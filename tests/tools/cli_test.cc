@@ -5,6 +5,7 @@
 
 #include <filesystem>
 #include <string>
+#include <vector>
 
 #include "common/tensors/png.h"
 #include "tests/testing/temp_dir.h"
@@ -61,6 +62,49 @@ TEST(Sample, RefusesAStrangeDtype) {
                                         "int4", "--out", TempDir().path()});
   EXPECT_EQ(result.exit_code, 1);
   EXPECT_THAT(result.output, HasSubstr("`int4`"));
+}
+
+const std::string kUNetFile = kModel + "/unet/diffusion_pytorch_model.safetensors";
+
+TEST(Sample, TakesTheWeightsOfAUNetByTheirOwnFlag) {
+  const TempDir out;
+  const std::vector<std::string> sample = {"sample",  "--model", kModel,  "--prompt", "a cat",
+                                           "--steps", "2",       "--out", out.path()};
+  const auto with = [&](const std::string& flag, const std::string& file) {
+    std::vector<std::string> arguments = sample;
+    arguments.insert(arguments.end(), {flag, file});
+    return RunDdpo(arguments);
+  };
+  ASSERT_EQ(RunDdpo(sample).exit_code, 0);
+  const std::string base = Contents(out / "sample_0000.png");
+  EXPECT_EQ(with("--unet", kUNetFile).exit_code, 0);
+  EXPECT_EQ(Contents(out / "sample_0000.png"), base);
+  const CommandResult as_lora = with("--lora", kUNetFile);
+  EXPECT_EQ(as_lora.exit_code, 1);
+  EXPECT_THAT(as_lora.output, AllOf(HasSubstr(kUNetFile), HasSubstr("--unet takes")));
+  const std::string other = SourcePath("tests/goldens/parity/unet_lora.safetensors");
+  const CommandResult as_unet = with("--unet", other);
+  EXPECT_EQ(as_unet.exit_code, 1);
+  EXPECT_THAT(as_unet.output, AllOf(HasSubstr(other), HasSubstr("--lora takes a LoRA")));
+}
+
+TEST(Export, RefusesADamagedFileAndAUNetOfAnotherModelByTheirNames) {
+  const TempDir dir;
+  const auto message = [&](const std::string& file) {
+    const CommandResult result =
+        RunDdpo({"export", file, "--model", kModel, "--out", dir / "exported"});
+    EXPECT_EQ(result.exit_code, 1);
+    EXPECT_FALSE(std::filesystem::exists(dir / "exported"));
+    return result.output;
+  };
+  const std::string half = dir / "half.safetensors";
+  ASSERT_TRUE(
+      WriteFileAtomically(half, Contents(kUNetFile).substr(0, Contents(kUNetFile).size() / 2))
+          .ok());
+  EXPECT_THAT(message(half), HasSubstr(half));
+  const std::string other =
+      SourcePath("tests/goldens/unet/two_levels/unet/diffusion_pytorch_model.safetensors");
+  EXPECT_THAT(message(other), HasSubstr(other));
 }
 
 TEST(Export, RefusesALoraOfAnotherModel) {

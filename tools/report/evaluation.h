@@ -24,7 +24,7 @@ struct EvaluationPair {
 std::vector<EvaluationPair> EvaluationPairs(const std::vector<std::string>& prompts, int count,
                                             uint64_t evaluation_seed);
 
-// Draws the pairs in batches of sampling.batch_size. lora: null for the base model. `cancelled` is
+// Draws the pairs in batches of sampling.batch_size. lora: null for the UNet alone. `cancelled` is
 // asked between denoising steps, from several threads; true ends it with CANCELLED.
 absl::StatusOr<std::vector<Image>> DrawPairs(const Pipeline& pipeline,
                                              const std::vector<EvaluationPair>& pairs,

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <filesystem>
 #include <memory>
+#include <optional>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
@@ -11,8 +12,9 @@
 #include "common/base/status_macros.h"
 #include "common/config/prompts.h"
 #include "common/diffusion/pipeline.h"
-#include "common/nn/lora.h"
 #include "common/nn/network_options.h"
+#include "common/nn/policy.h"
+#include "common/tensors/safetensors.h"
 #include "tools/report/evaluation.h"
 #include "tools/report/run_report.h"
 #include "tools/run/metrics_log.h"
@@ -35,25 +37,33 @@ absl::StatusOr<std::vector<double>> Rewards(RewardClient& client, const std::vec
   return rewards;
 }
 
+// Draws the pairs with the policy in this file, which the pipeline then has.
+absl::StatusOr<std::vector<Image>> DrawWithPolicy(const std::string& path, Pipeline& pipeline,
+                                                  const std::vector<EvaluationPair>& pairs,
+                                                  const FinishRunOptions& options) {
+  DDPO_ASSIGN_OR_RETURN(const std::optional<LoraWeights> lora,
+                        ApplyPolicyFile(pipeline.unet(), path));
+  return DrawPairs(pipeline, pairs, options.config.sampling(), lora ? &*lora : nullptr,
+                   options.cancelled);
+}
+
 // The grids of the base model and of every saved policy; the ends are parts of what the comparison
 // drew anyway.
-absl::StatusOr<std::vector<GridOfEpoch>> DrawGrids(const RunFolder& run, const Pipeline& pipeline,
+absl::StatusOr<std::vector<GridOfEpoch>> DrawGrids(const RunFolder& run, Pipeline& pipeline,
                                                    const std::vector<EvaluationPair>& pairs,
                                                    const std::vector<Image>& base,
                                                    const std::vector<Image>& last,
                                                    const FinishRunOptions& options) {
   const size_t count = std::min<size_t>(pairs.size(), options.config.evaluation().grid_images());
   const std::vector<EvaluationPair> shown(pairs.begin(), pairs.begin() + count);
-  const std::vector<RunFolder::SavedLora> saved = run.SavedLoras();
+  const std::vector<RunFolder::SavedPolicy> saved = run.SavedPolicies(options.config);
   std::vector<GridOfEpoch> grids;
   grids.push_back({0, {base.begin(), base.begin() + count}});
   for (size_t i = 0; i + 1 < saved.size(); ++i) {
     if (saved[i].epoch == 0) continue;
     options.note(absl::StrCat("drawing samples of epoch ", saved[i].epoch));
-    DDPO_ASSIGN_OR_RETURN(LoraWeights lora, ReadLora(pipeline.unet(), saved[i].path));
     GridOfEpoch grid{saved[i].epoch, {}};
-    DDPO_ASSIGN_OR_RETURN(grid.images, DrawPairs(pipeline, shown, options.config.sampling(), &lora,
-                                                 options.cancelled));
+    DDPO_ASSIGN_OR_RETURN(grid.images, DrawWithPolicy(saved[i].path, pipeline, shown, options));
     grids.push_back(std::move(grid));
   }
   const int64_t last_epoch = saved.empty() ? options.config.run().epochs() : saved.back().epoch;
@@ -82,7 +92,9 @@ absl::StatusOr<ComparisonSummary> FinishRun(const RunFolder& run, const FinishRu
                         ParseNetworkOptions(config.sampling().dtype(), config.sampling().device()));
   DDPO_ASSIGN_OR_RETURN(std::string model, FindResource(config.model()));
   DDPO_ASSIGN_OR_RETURN(std::unique_ptr<Pipeline> pipeline, Pipeline::Load(model, network_options));
-  DDPO_ASSIGN_OR_RETURN(LoraWeights lora, ReadLora(pipeline->unet(), run.final_lora()));
+  const std::string final_policy = run.FinalPolicy(config);
+  // One that is missing or damaged is found before all the drawing.
+  DDPO_RETURN_IF_ERROR(ReadSafetensors(final_policy).status());
   DDPO_ASSIGN_OR_RETURN(std::vector<std::string> prompts, LoadPrompts(config.prompts()));
   RewardClientOptions client_options;
   client_options.scorer = config.reward();
@@ -93,10 +105,11 @@ absl::StatusOr<ComparisonSummary> FinishRun(const RunFolder& run, const FinishRu
   const std::vector<EvaluationPair> pairs =
       EvaluationPairs(prompts, config.evaluation().pairs(), config.evaluation().seed());
   options.note(absl::StrCat("comparing with the base model on ", pairs.size(), " pairs"));
+  // First the base model: a policy may replace its weights.
   DDPO_ASSIGN_OR_RETURN(std::vector<Image> base,
                         DrawPairs(*pipeline, pairs, config.sampling(), nullptr, options.cancelled));
   DDPO_ASSIGN_OR_RETURN(std::vector<Image> last,
-                        DrawPairs(*pipeline, pairs, config.sampling(), &lora, options.cancelled));
+                        DrawWithPolicy(final_policy, *pipeline, pairs, options));
   DDPO_ASSIGN_OR_RETURN(std::vector<double> base_rewards, Rewards(*client, base, pairs, options));
   DDPO_ASSIGN_OR_RETURN(std::vector<double> last_rewards, Rewards(*client, last, pairs, options));
   DDPO_ASSIGN_OR_RETURN(ComparisonSummary summary, Summarize(base_rewards, last_rewards));

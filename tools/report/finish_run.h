@@ -22,8 +22,8 @@ struct FinishRunOptions {
 };
 
 // Compares the run's final policy with its base model, draws the sample grids of every saved
-// policy, and writes summary.json, samples/ and report.html. NOT_FOUND where the run has no
-// lora/final.safetensors.
+// policy, and writes summary.json, samples/ and report.html. NOT_FOUND where the run has no final
+// policy.
 absl::StatusOr<ComparisonSummary> FinishRun(const RunFolder& run, const FinishRunOptions& options);
 
 }  // namespace ddpo

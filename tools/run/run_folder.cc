@@ -20,10 +20,15 @@ std::string RunFolder::SampleGrid(int64_t epoch) const {
   return absl::StrFormat("%s/epoch_%04d.png", samples_dir(), epoch);
 }
 
-std::vector<RunFolder::SavedLora> RunFolder::SavedLoras() const {
-  std::vector<SavedLora> saved;
+std::string RunFolder::PoliciesDir(const config::v1::Config& config) const {
+  return path_ + (config.training().full_finetuning() ? "/unet" : "/lora");
+}
+
+std::vector<RunFolder::SavedPolicy> RunFolder::SavedPolicies(
+    const config::v1::Config& config) const {
+  std::vector<SavedPolicy> saved;
   std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(lora_dir(), error)) {
+  for (const auto& entry : std::filesystem::directory_iterator(PoliciesDir(config), error)) {
     const std::string name = entry.path().filename().string();
     absl::string_view number = name;
     int64_t epoch = 0;
@@ -34,13 +39,13 @@ std::vector<RunFolder::SavedLora> RunFolder::SavedLoras() const {
     saved.push_back({epoch, entry.path().string()});
   }
   std::sort(saved.begin(), saved.end(),
-            [](const SavedLora& a, const SavedLora& b) { return a.epoch < b.epoch; });
+            [](const SavedPolicy& a, const SavedPolicy& b) { return a.epoch < b.epoch; });
   return saved;
 }
 
 absl::StatusOr<std::string> RunFolder::Prepare(const config::v1::Config& config) const {
   FileSystem* files = FileSystem::Real();
-  for (const std::string& dir : {lora_dir(), samples_dir(), path_ + "/logs"}) {
+  for (const std::string& dir : {PoliciesDir(config), samples_dir(), path_ + "/logs"}) {
     DDPO_RETURN_IF_ERROR(files->CreateDirectories(dir));
   }
   std::string change;

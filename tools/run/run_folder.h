@@ -20,18 +20,21 @@ class RunFolder {
   std::string report_path() const { return path_ + "/report.html"; }
   std::string processes_path() const { return path_ + "/pids.json"; }
   std::string samples_dir() const { return path_ + "/samples"; }
-  std::string lora_dir() const { return path_ + "/lora"; }
-  std::string final_lora() const { return lora_dir() + "/final.safetensors"; }
 
   // The grid of the policy after `epoch` updates; 0 is the base model's.
   std::string SampleGrid(int64_t epoch) const;
 
-  struct SavedLora {
+  // Where a run with this config has its policies: lora/, or unet/ with full fine-tuning.
+  std::string PoliciesDir(const config::v1::Config& config) const;
+  std::string FinalPolicy(const config::v1::Config& config) const {
+    return PoliciesDir(config) + "/final.safetensors";
+  }
+  struct SavedPolicy {
     int64_t epoch = 0;  // of the file's name
     std::string path;
   };
-  // lora/epoch_NNNN.safetensors, by epoch. Empty where there are none.
-  std::vector<SavedLora> SavedLoras() const;
+  // epoch_*.safetensors of that folder, by epoch. Empty where there are none.
+  std::vector<SavedPolicy> SavedPolicies(const config::v1::Config& config) const;
 
   // Makes the folder ready for a run: creates it with its config.yaml or, where a run is there that
   // can go on with this config (CheckSameRun), makes it that run's. Says what the change does, for
