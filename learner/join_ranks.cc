@@ -17,9 +17,9 @@ constexpr absl::Duration kCompletePatience = absl::Minutes(1);
 
 // Whether all of the run is written.
 bool IsComplete(const config::v1::Config& config, const std::string& run_dir) {
-  const RunFiles files(run_dir);
+  const RunFiles files(run_dir, config.training().full_finetuning());
   const auto epochs = CheckpointStore(files.checkpoints_dir(), {}).NewestEpochs();
-  return epochs.ok() && *epochs >= config.run().epochs() && files.HasFinalLora();
+  return epochs.ok() && *epochs >= config.run().epochs() && files.HasFinalPolicy();
 }
 
 }  // namespace
@@ -53,7 +53,7 @@ absl::StatusOr<std::unique_ptr<Collective>> JoinRanks(const RankOptions& options
   collective.timeout = absl::Seconds(config.cluster().rank_timeout_seconds());
   bool complete = false;
   if (options.rank == 0) {
-    RunFiles files(run_dir);
+    RunFiles files(run_dir, config.training().full_finetuning());
     DDPO_RETURN_IF_ERROR(files.Prepare());
     DDPO_ASSIGN_OR_RETURN(collective.generation, files.NextGeneration());
     complete = IsComplete(config, run_dir);

@@ -1,16 +1,18 @@
 // ddpo-learner: owns the policy, hands out rollout tasks, takes trajectories, trains and publishes.
 //
 // Exit codes: 0 the run is complete, or was asked to stop and is saved (--stopped-exit-code tells
-// the two apart); 1 the run failed; 2 the configuration, the model or the run's folder cannot be
-// worked with, so that starting again is no use; 3 another rank is gone: all ranks are to be
-// started again, and go on from the newest checkpoint.
+// the two apart); 1 the run failed, or could not be taken up now; 2 the configuration, the model or
+// the run's folder cannot be worked with, so that starting again is no use; 3 another rank is gone:
+// all ranks are to be started again, and go on from the newest checkpoint.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <atomic>
 #include <memory>
 #include <string>
 
 #include "common/base/files.h"
+#include "common/base/folder_lock.h"
 #include "common/base/logging.h"
 #include "common/base/shutdown.h"
 #include "common/base/status_macros.h"
@@ -27,6 +29,9 @@ namespace {
 constexpr int kExitFailed = 1;
 constexpr int kExitBadConfig = 2;
 constexpr int kExitRankGone = 3;
+
+// For another learner in the run's folder to end, which is killed already or about to be.
+constexpr absl::Duration kFolderPatience = absl::Seconds(10);
 
 struct Flags {
   std::string config;
@@ -78,19 +83,26 @@ void AddFlags(CLI::App* app, Flags* flags) {
 
 // A learner that serves, and what it uses; none of it where there is nothing left to do.
 struct Started {
+  std::unique_ptr<FolderLock> folder;  // rank 0's
   std::unique_ptr<Collective> collective;
   std::unique_ptr<PolicyTrainer> trainer;
   std::unique_ptr<Learner> learner;
 };
 
-absl::Status Start(Flags flags, Started* started) {
+// `joining` is true while there is nothing yet that a stop would have to finish or save.
+absl::Status Start(Flags flags, Started* started, std::atomic<bool>* joining) {
   flags.learner.stall = absl::Seconds(flags.stall_seconds);
   DDPO_ASSIGN_OR_RETURN(flags.learner.config, LoadConfig(flags.config));
   config::v1::Config& config = flags.learner.config;
   config.mutable_security()->MergeFrom(flags.security);
+  if (flags.ranks.rank == 0) {
+    DDPO_ASSIGN_OR_RETURN(started->folder,
+                          FolderLock::Take(flags.learner.run_dir, "learner.lock", kFolderPatience));
+  }
   DDPO_ASSIGN_OR_RETURN(const std::string model, FindResource(config.model()));
   DDPO_ASSIGN_OR_RETURN(flags.learner.model_digest, DigestModelFolder(model));
   DDPO_ASSIGN_OR_RETURN(started->collective, JoinRanks(flags.ranks, config, flags.learner.run_dir));
+  *joining = false;
   if (started->collective == nullptr) return absl::OkStatus();
   DDPO_ASSIGN_OR_RETURN(started->trainer, CreatePolicyTrainer(config, started->collective.get()));
   DDPO_ASSIGN_OR_RETURN(started->learner, Learner::Start(flags.learner, started->trainer.get(),
@@ -103,9 +115,9 @@ int StartExitCode(const absl::Status& status, const Started& started) {
   const bool ranks_met = started.collective != nullptr;
   if (ranks_met && started.collective->failed()) return kExitRankGone;
   if (!ranks_met && absl::IsUnavailable(status)) return kExitRankGone;
-  // A port that is taken or a disk that is full may be better next time.
-  return absl::IsUnavailable(status) || absl::IsResourceExhausted(status) ||
-                 absl::IsInternal(status)
+  // A port that is taken, a folder in use or a disk that is full may be better next time.
+  return absl::IsUnavailable(status) || absl::IsAborted(status) ||
+                 absl::IsResourceExhausted(status) || absl::IsInternal(status)
              ? kExitFailed
              : kExitBadConfig;
 }
@@ -120,13 +132,18 @@ int Main(int argc, char** argv) {
     return app.exit(error) == 0 ? 0 : kExitBadConfig;
   }
   InitLogging("ddpo-learner", flags.log_level);
+  std::atomic<bool> joining{true};
   ShutdownSignal shutdown;
-  shutdown.OnSignal([](int count) {
+  shutdown.OnSignal([&joining, &flags](int count) {
+    if (joining) {
+      LogInfo("asked to stop before the run went on");
+      _exit(flags.stopped_exit_code);
+    }
     LogInfo(count == 1 ? "asked to stop: finishing and saving" : "asked to stop at once");
     if (count > 1) _exit(kExitFailed);
   });
   Started started;
-  if (const absl::Status status = Start(flags, &started); !status.ok()) {
+  if (const absl::Status status = Start(flags, &started, &joining); !status.ok()) {
     LogError(status.ToString());
     if (started.collective != nullptr) started.collective->Abort(std::string(status.message()));
     return StartExitCode(status, started);

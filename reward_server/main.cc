@@ -102,15 +102,13 @@ absl::Status Serve(const config::v1::RewardServerProgram& config, ShutdownSignal
     LogInfo("each scorer computes with ", config.compute_threads(), " threads");
   }
   DDPO_ASSIGN_OR_RETURN(const ScorerRegistry registry, BuiltinScorers(config.scoring()));
-  // Shared with the signal's thread, which may be in Abort when this function ends.
-  DDPO_ASSIGN_OR_RETURN(const std::shared_ptr<RewardServer> server,
-                        RewardServer::Start(config, registry));
+  DDPO_ASSIGN_OR_RETURN(const auto server, RewardServer::Start(config, registry));
   for (const std::string& name : config.scorers()) LogInfo("serving ", name);
   LogInfo("listening on ", server->address());
   while (!signal->WaitFor(absl::Hours(1))) {
   }
   LogInfo("draining, at most ", config.drain_seconds(), " s");
-  signal->OnSignal([server](int count) {
+  signal->OnSignal([&server](int count) {
     if (count > 1) server->Abort();
   });
   server->Drain(absl::Seconds(config.drain_seconds()));

@@ -49,8 +49,11 @@ void ShutdownSignal::Count() {
     absl::MutexLock lock(&mutex_);
     count = ++count_;
     callback = callback_;
+    ++running_callbacks_;
   }
   if (callback) callback(count);
+  absl::MutexLock lock(&mutex_);
+  --running_callbacks_;
 }
 
 int ShutdownSignal::count() const {
@@ -73,6 +76,11 @@ void ShutdownSignal::OnSignal(std::function<void(int)> callback) {
     absl::MutexLock lock(&mutex_);
     callback_ = callback;
     count = count_;
+    const auto none_runs = [this] {
+      mutex_.AssertReaderHeld();
+      return running_callbacks_ == 0;
+    };
+    mutex_.Await(absl::Condition(&none_runs));
   }
   for (int signal = 1; signal <= count; ++signal) callback(signal);
 }

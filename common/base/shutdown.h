@@ -26,7 +26,8 @@ class ShutdownSignal {
   bool WaitFor(absl::Duration timeout);
 
   // Calls back on the signal thread for each signal, with its number from 1 on; at once for those
-  // that came already.
+  // that came already. Waits until the callback of before, which it replaces, is not running any
+  // more: not to be called from a callback.
   void OnSignal(std::function<void(int)> callback);
 
   // Behaves as if a signal had come; for ending by oneself.
@@ -38,6 +39,7 @@ class ShutdownSignal {
 
   mutable absl::Mutex mutex_;
   int count_ ABSL_GUARDED_BY(mutex_) = 0;
+  int running_callbacks_ ABSL_GUARDED_BY(mutex_) = 0;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;
   std::function<void(int)> callback_ ABSL_GUARDED_BY(mutex_);
   std::thread thread_;

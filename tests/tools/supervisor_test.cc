@@ -9,12 +9,14 @@
 #include <string>
 
 #include "absl/time/clock.h"
+#include "common/base/fake_clock.h"
 #include "common/base/files.h"
 
 namespace ddpo {
 namespace {
 
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
 
 // Real children: shells, whose $2 is the address file (they get `--address-file FILE`).
@@ -34,11 +36,13 @@ class SupervisorTest : public ::testing::Test {
             }};
   }
 
-  std::unique_ptr<Supervisor> Make(absl::Duration group_patience = absl::Seconds(1)) {
+  std::unique_ptr<Supervisor> Make(absl::Duration group_patience = absl::Seconds(1),
+                                   Clock* clock = Clock::Real()) {
     Supervisor::Options options;
     options.run_dir = run_dir_;
     options.group_patience = group_patience;
     options.restart = {.first_wait = absl::Milliseconds(1), .longest_wait = absl::Milliseconds(1)};
+    options.clock = clock;
     options.note = [this](const std::string& line) { notes_.push_back(line); };
     return std::make_unique<Supervisor>(options);
   }
@@ -49,7 +53,7 @@ class SupervisorTest : public ::testing::Test {
     const absl::Time deadline = absl::Now() + absl::Seconds(30);
     while (!done()) {
       if (absl::Now() > deadline) return absl::DeadlineExceededError("nothing happened");
-      absl::Status status = supervisor.Tick(absl::Now());
+      absl::Status status = supervisor.Tick();
       if (!status.ok()) return status;
       absl::SleepFor(absl::Milliseconds(1));
     }
@@ -109,7 +113,39 @@ TEST_F(SupervisorTest, AChildThatEndsWellIsCompleteAndStaysEnded) {
   std::unique_ptr<Supervisor> supervisor = Make();
   supervisor->Add(Shell("learner-0", "echo started; exit 0"));
   ASSERT_TRUE(TickUntil(*supervisor, [&] { return supervisor->Completed("learner-0"); }).ok());
-  for (int i = 0; i < 10; ++i) ASSERT_TRUE(supervisor->Tick(absl::Now()).ok());
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(supervisor->Tick().ok());
+  EXPECT_EQ(ReadFile(run_dir_ + "/logs/learner-0.log").value(), "started\n");
+}
+
+TEST_F(SupervisorTest, AChildThatHasNoEndOfItsOwnIsStartedAgainLater) {
+  FakeClock clock;
+  std::unique_ptr<Supervisor> supervisor = Make(absl::Seconds(1), &clock);
+  ChildSpec spec = Shell("actor-0", "echo started; exit 0");
+  spec.restart_when_done = absl::Seconds(15);
+  supervisor->Add(spec);
+  ASSERT_TRUE(TickUntil(*supervisor, [&] { return supervisor->Completed("actor-0"); }).ok());
+  clock.Advance(absl::Seconds(14));
+  ASSERT_TRUE(supervisor->Tick().ok());
+  EXPECT_EQ(Process(0)["pid"], 0);
+  EXPECT_THAT(notes_, ElementsAre());
+  clock.Advance(absl::Seconds(1));
+  ASSERT_TRUE(supervisor->Tick().ok());
+  EXPECT_NE(Process(0)["pid"], 0);
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("actor-0 had ended, and the run goes on")));
+  supervisor->Stop("", absl::InfiniteDuration(), [] { return false; });
+  clock.Advance(absl::Hours(1));
+  ASSERT_TRUE(supervisor->Tick().ok());
+  EXPECT_EQ(Process(0)["pid"], 0);
+}
+
+TEST_F(SupervisorTest, AChildThatSomebodyElseStoppedIsNeitherCompleteNorStartedAgain) {
+  std::unique_ptr<Supervisor> supervisor = Make();
+  ChildSpec spec = Shell("learner-0", "echo started; exit 75");
+  spec.stopped_exit_code = 75;
+  supervisor->Add(spec);
+  ASSERT_TRUE(TickUntil(*supervisor, [&] { return supervisor->Stopped("learner-0"); }).ok());
+  EXPECT_FALSE(supervisor->Completed("learner-0"));
+  for (int i = 0; i < 10; ++i) ASSERT_TRUE(supervisor->Tick().ok());
   EXPECT_EQ(ReadFile(run_dir_ + "/logs/learner-0.log").value(), "started\n");
 }
 
@@ -124,7 +160,7 @@ TEST_F(SupervisorTest, WaitsWithAChildWhoseNeedsAreNotThere) {
                      return std::vector<std::string>{"/bin/sh", "-c", "exit 0"};
                    }});
   supervisor->Add(Shell("learner-0", "echo host:1 > $2; sleep 1000"));
-  ASSERT_TRUE(supervisor->Tick(absl::Now()).ok());
+  ASSERT_TRUE(supervisor->Tick().ok());
   EXPECT_EQ(Process(0)["pid"], 0);
   EXPECT_TRUE(TickUntil(*supervisor, [&] { return supervisor->Completed("actor-0"); }).ok());
 }
@@ -144,7 +180,7 @@ TEST_F(SupervisorTest, StopAsksFirstAndKillsWhatDoesNotListen) {
   EXPECT_NE(Process(1)["pid"], 0);
   supervisor->Stop("", absl::InfiniteDuration(), [] { return true; });
   EXPECT_EQ(Process(1)["pid"], 0);
-  EXPECT_THAT(notes_, ::testing::ElementsAre(HasSubstr("killing deaf")));
+  EXPECT_THAT(notes_, ElementsAre(HasSubstr("killing deaf")));
 }
 
 TEST_F(SupervisorTest, AGroupOfWhichOneDiesIsStartedAgainAsAWhole) {
@@ -185,6 +221,21 @@ TEST_F(SupervisorTest, WaitsForTheMemberOfAGroupWhoseEndIsFinal) {
   const absl::Status status = TickUntil(*supervisor, [] { return false; });
   EXPECT_EQ(status.code(), absl::StatusCode::kInvalidArgument);
   EXPECT_THAT(std::string(status.message()), HasSubstr("the disk is full"));
+}
+
+// The others could not go on without it.
+TEST_F(SupervisorTest, AGroupOfWhichOneDiesWhileItStopsIsStartedAgainAsAWhole) {
+  std::unique_ptr<Supervisor> supervisor = Make();
+  ChildSpec killed = Shell("rank-0", "[ -e $2.again ] || { touch $2.again; kill -9 $$; }; exit 75");
+  ChildSpec stopped = Shell("rank-1", "echo started; exit 75");
+  killed.group = stopped.group = "ranks";
+  killed.stopped_exit_code = stopped.stopped_exit_code = 75;
+  supervisor->Add(killed);
+  supervisor->Add(stopped);
+  ASSERT_TRUE(TickUntil(*supervisor, [&] {
+                return supervisor->Stopped("rank-0") && supervisor->Stopped("rank-1");
+              }).ok());
+  EXPECT_EQ(ReadFile(run_dir_ + "/logs/rank-1.log").value(), "started\nstarted\n");
 }
 
 }  // namespace

@@ -4,10 +4,14 @@
 #include <gtest/gtest.h>
 
 #include <csignal>
+#include <cstdint>
+#include <cstring>
 #include <filesystem>
 #include <functional>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -26,7 +30,9 @@ using ::ddpo::testing::RunDdpo;
 using ::ddpo::testing::SourcePath;
 using ::ddpo::testing::TempDir;
 using ::testing::AllOf;
+using ::testing::ElementsAre;
 using ::testing::HasSubstr;
+using ::testing::SizeIs;
 
 std::string Contents(const std::string& path) { return ReadFile(path).value_or(""); }
 
@@ -78,6 +84,77 @@ TEST(Up, RunsAClusterFromItsConfigToTheReport) {
   const CommandResult report = RunDdpo({"report", run});
   EXPECT_EQ(report.exit_code, 0) << report.output;
   EXPECT_EQ(nlohmann::json::parse(Contents(run + "/summary.json")), summary);
+}
+
+// The shapes of a safetensors file's tensors, by key.
+std::map<std::string, nlohmann::json> Shapes(const std::string& path) {
+  const std::string contents = Contents(path);
+  uint64_t size = 0;
+  if (contents.size() < sizeof(size)) return {};
+  std::memcpy(&size, contents.data(), sizeof(size));
+  const nlohmann::json header = nlohmann::json::parse(contents.substr(sizeof(size), size));
+  std::map<std::string, nlohmann::json> shapes;
+  for (const auto& [key, tensor] : header.items()) {
+    if (key != "__metadata__") shapes[key] = tensor["shape"];
+  }
+  return shapes;
+}
+
+TEST(Up, FineTunesAWholeUNetUpToTheReportAndAFolderForDiffusers) {
+  const TempDir dir;
+  const std::string run = dir / "run";
+  const CommandResult first = RunDdpo({"up", "--config", WriteConfig(dir.path(), 1), "--run-dir",
+                                       run, "--set", "training.full_finetuning=true", "--set",
+                                       "training.learning_rate=0.01", "--set", "run.save_every=1"});
+  ASSERT_EQ(first.exit_code, 0) << first.output;
+  EXPECT_THAT(first.output, HasSubstr(run + "/report.html"));
+  const CommandResult second = RunDdpo({"up", "--resume", run, "--set", "run.epochs=2"});
+  ASSERT_EQ(second.exit_code, 0) << second.output;
+  EXPECT_EQ(Lines(Contents(run + "/metrics.jsonl")), 2);
+  EXPECT_THAT(FileSystem::Real()->List(run + "/unet").value(),
+              ElementsAre("epoch_0000.safetensors", "epoch_0001.safetensors",
+                          "epoch_0002.safetensors", "final.safetensors"));
+  EXPECT_FALSE(std::filesystem::exists(run + "/lora"));
+  // Every policy has drawn its own pictures.
+  EXPECT_THAT((std::set<std::string>{Contents(run + "/samples/epoch_0000.png"),
+                                     Contents(run + "/samples/epoch_0001.png"),
+                                     Contents(run + "/samples/epoch_0002.png")}),
+              SizeIs(3));
+
+  const std::string summary = Contents(run + "/summary.json");
+  const std::string grid = Contents(run + "/samples/epoch_0000.png");
+  std::filesystem::remove(run + "/report.html");
+  const CommandResult report = RunDdpo({"report", run});
+  EXPECT_EQ(report.exit_code, 0) << report.output;
+  EXPECT_EQ(Contents(run + "/summary.json"), summary);
+  EXPECT_EQ(Contents(run + "/samples/epoch_0000.png"), grid);
+  EXPECT_TRUE(std::filesystem::exists(run + "/report.html"));
+
+  const std::string base = SourcePath("tests/goldens/pipelines/tiny");
+  const std::string weights = "/diffusion_pytorch_model.safetensors";
+  const CommandResult exported = RunDdpo({"export", run, "--out", dir / "unet"});
+  ASSERT_EQ(exported.exit_code, 0) << exported.output;
+  EXPECT_EQ(Contents(dir / "unet" + weights), Contents(run + "/unet/final.safetensors"));
+  EXPECT_EQ(Shapes(dir / "unet" + weights), Shapes(base + "/unet" + weights));
+  EXPECT_EQ(Contents(dir / "unet/config.json"), Contents(base + "/unet/config.json"));
+
+  // The run's file draws as a model whose unet/ is the exported folder.
+  std::filesystem::copy(base, dir / "tuned", std::filesystem::copy_options::recursive);
+  std::filesystem::remove_all(dir / "tuned/unet");
+  std::filesystem::rename(dir / "unet", dir / "tuned/unet");
+  const auto sample = [&](const std::string& model, const std::string& out,
+                          const std::vector<std::string>& more = {}) {
+    std::vector<std::string> arguments = {"sample",  "--model", model,   "--prompt", "a cat",
+                                          "--steps", "2",       "--out", dir / out};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    const CommandResult result = RunDdpo(arguments);
+    EXPECT_EQ(result.exit_code, 0) << result.output;
+    return Contents(dir / out + "/sample_0000.png");
+  };
+  const std::string tuned = sample(base, "a", {"--unet", run + "/unet/final.safetensors"});
+  EXPECT_EQ(tuned, sample(base, "d", {"--unet", dir / "tuned/unet"}));
+  EXPECT_EQ(tuned, sample(dir / "tuned", "b"));
+  EXPECT_NE(tuned, sample(base, "c"));
 }
 
 // Starts a run of 12 epochs, stops it in the middle by `stop`, which gets the process `ddpo up`,
@@ -233,6 +310,128 @@ TEST(Up, SaysThatALearnerWasStoppedFromOutside) {
       kill(learner, SIGTERM);
     }
   });
+}
+
+// Starts `ddpo up` and waits until its run has at least as many epochs.
+std::unique_ptr<Subprocess> StartUp(const std::vector<std::string>& arguments,
+                                    const std::string& log, const std::string& run, int epochs,
+                                    std::vector<std::string> environment = {}) {
+  Subprocess::Options options;
+  options.environment = std::move(environment);
+  options.argv = {ProgramPath("ddpo"), "up"};
+  options.argv.insert(options.argv.end(), arguments.begin(), arguments.end());
+  options.log_file = log;
+  auto process = Subprocess::Start(options);
+  EXPECT_TRUE(process.ok()) << process.status();
+  while (Lines(Contents(run + "/metrics.jsonl")) < epochs && !(*process)->Poll()) {
+    absl::SleepFor(absl::Milliseconds(5));
+  }
+  return *std::move(process);
+}
+
+// An entry of pids.json; 0 for a process that does not run, or before there is such a file.
+pid_t Pid(const std::string& run, const std::string& name) {
+  const std::string text = Contents(run + "/pids.json");
+  if (text.empty()) return 0;
+  const nlohmann::json pids = nlohmann::json::parse(text);
+  for (const nlohmann::json& process : pids["processes"]) {
+    if (process["name"] == name) return process["pid"];
+  }
+  return 0;
+}
+
+// Runs one epoch to the report.
+void RunOneEpoch(const TempDir& dir, const std::string& run) {
+  const CommandResult result =
+      RunDdpo({"up", "--config", WriteConfig(dir.path(), 1), "--run-dir", run});
+  ASSERT_EQ(result.exit_code, 0) << result.output;
+}
+
+TEST(Up, DoesNotTakeALongerRunForCompleteWhenItsLearnerIsStoppedFromOutside) {
+  const TempDir dir;
+  const std::string run = dir / "run";
+  ASSERT_NO_FATAL_FAILURE(RunOneEpoch(dir, run));
+  const auto process =
+      StartUp({"--resume", run, "--set", "run.epochs=100000"}, dir / "log", run, 2);
+  kill(Pid(run, "learner-0"), SIGTERM);
+  const std::optional<ExitStatus> exit = process->Wait(absl::Minutes(2));
+  ASSERT_TRUE(exit.has_value());
+  EXPECT_EQ(exit->code, 130) << Contents(dir / "log");
+  EXPECT_THAT(Contents(dir / "log"), HasSubstr("go on with: ddpo up --resume " + run));
+}
+
+TEST(Up, EvaluatesACompleteRunOnceItsRewardServerHasLoaded) {
+  const TempDir dir;
+  const std::string run = dir / "run";
+  ASSERT_NO_FATAL_FAILURE(RunOneEpoch(dir, run));
+  std::filesystem::remove(run + "/report.html");
+  std::filesystem::remove(run + "/pids.json");
+  // Programs of which the reward server starts only once there is a file `gate`.
+  std::filesystem::create_directory(dir / "bin");
+  std::filesystem::copy(ProgramPath("ddpo"), dir / "bin/ddpo");
+  for (const char* program : {"ddpo-learner", "ddpo-actor"}) {
+    std::filesystem::create_symlink(ProgramPath(program), dir / "bin/" + program);
+  }
+  const std::string script = dir / "bin/ddpo-reward-server";
+  ASSERT_TRUE(
+      WriteFileAtomically(script, absl::StrCat("#!/bin/sh\nwhile [ ! -e ", dir / "gate",
+                                               " ]; do sleep 0.01; done\nexec ",
+                                               ProgramPath("ddpo-reward-server"), " \"$@\"\n"))
+          .ok());
+  std::filesystem::permissions(script, std::filesystem::perms::owner_all);
+  auto process = Subprocess::Start(
+      {.argv = {dir / "bin/ddpo", "up", "--resume", run}, .log_file = dir / "log"});
+  ASSERT_TRUE(process.ok()) << process.status();
+  // Until the learner runs, and then until it has ended.
+  for (const bool runs : {true, false}) {
+    while ((Pid(run, "learner-0") != 0) != runs && !(*process)->Poll()) {
+      absl::SleepFor(absl::Milliseconds(5));
+    }
+  }
+  ASSERT_TRUE(WriteFileAtomically(dir / "gate", "").ok());
+  const std::optional<ExitStatus> exit = (*process)->Wait(absl::Minutes(2));
+  ASSERT_TRUE(exit.has_value());
+  EXPECT_EQ(exit->code, 0) << Contents(dir / "log");
+  EXPECT_TRUE(std::filesystem::exists(run + "/report.html"));
+}
+
+// The other rank ends at once; rank 0 waits for its actor, which hangs, to hear of the end.
+TEST(Up, EndsWithTheReasonOfARankThatTakesItsTimeToEnd) {
+  const TempDir dir;
+  const std::string run = dir / "run";
+  // The policy of the second epoch cannot be written. Its four batches are sampled then, and the
+  // actor hangs over the fifth.
+  std::filesystem::create_directories(run + "/lora/epoch_0002.safetensors");
+  const auto process = StartUp(
+      {"--config", WriteConfig(dir.path(), 12), "--run-dir", run, "--set",
+       "cluster.learner_ranks=2", "--set", "cluster.actors=1", "--set", "training.max_staleness=1"},
+      dir / "log", run, 1, {"DDPO_HANG_AT=actor.sampling:5"});
+  while (Pid(run, "learner-0") != 0 && !process->Poll()) absl::SleepFor(absl::Milliseconds(5));
+  kill(Pid(run, "actor-0"), SIGKILL);
+  const std::optional<ExitStatus> exit = process->Wait(absl::Minutes(2));
+  ASSERT_TRUE(exit.has_value()) << Contents(dir / "log");
+  EXPECT_EQ(exit->code, 1) << Contents(dir / "log");
+  EXPECT_THAT(Contents(dir / "log"), AllOf(HasSubstr("learner-0 ended with exit code 1"),
+                                           HasSubstr("epoch_0002.safetensors")));
+  EXPECT_EQ(Contents(run + "/generation"), "1\n");
+}
+
+TEST(Up, KeepsASecondOneOutOfItsFolder) {
+  const TempDir dir;
+  const std::string run = dir / "run";
+  const auto process =
+      StartUp({"--config", WriteConfig(dir.path(), 100000), "--run-dir", run}, dir / "log", run, 1);
+  const std::string config = Contents(run + "/config.yaml");
+  const pid_t learner = Pid(run, "learner-0");
+  const CommandResult second = RunDdpo({"up", "--resume", run, "--set", "run.epochs=100001"});
+  EXPECT_EQ(second.exit_code, 1);
+  EXPECT_THAT(second.output, HasSubstr(absl::StrCat(run, " is in use: process ", process->pid())));
+  EXPECT_EQ(Contents(run + "/config.yaml"), config);
+  EXPECT_EQ(Pid(run, "learner-0"), learner);
+  process->Kill(SIGINT);
+  const std::optional<ExitStatus> exit = process->Wait(absl::Minutes(2));
+  ASSERT_TRUE(exit.has_value());
+  EXPECT_EQ(exit->code, 130) << Contents(dir / "log");
 }
 
 TEST(Up, ResumeWantsARunsFolder) {

@@ -7,6 +7,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "common/base/end_times.h"
 #include "common/base/free_port.h"
 #include "common/base/status_macros.h"
 #include "tools/status/cluster_status.h"
@@ -16,8 +17,15 @@ namespace ddpo {
 namespace {
 
 constexpr char kLearner[] = "learner-0";
-// A learner that stops finishes its batch and writes a checkpoint; the others only drain.
+// As in deploy/: a learner that stops finishes its update, which may be minutes of backward passes,
+// and writes a checkpoint. The others only drain.
+constexpr absl::Duration kLearnerPatience = absl::Minutes(5);
 constexpr absl::Duration kStopPatience = absl::Seconds(60);
+// A rank that fails ends the others at once, but itself says farewell first, drains and takes its
+// servers down. Only its exit code says that the group is not to start again.
+const absl::Duration kRankPatience = kLearnerFarewell + kLearnerDrain + absl::Seconds(7);
+// As in the manifests.
+constexpr int kExitStopped = 75;
 // Long for a call on one machine, short enough that the display goes on.
 constexpr std::chrono::milliseconds kStatusDeadline{500};
 
@@ -53,39 +61,41 @@ LocalCluster::LocalCluster(Options options)
     : options_(std::move(options)),
       supervisor_({.run_dir = options_.run_dir,
                    .restart = {},
+                   .group_patience = kRankPatience,
                    // OpenMP reads it before our programs could set it; its idle threads spin.
                    .environment = {absl::StrCat("OMP_NUM_THREADS=",
                                                 options_.config.cluster().threads_per_process())},
-                   .note = options_.note}) {
+                   .note = options_.note,
+                   .clock = options_.clock}) {
   for (int i = 0; i < options_.config.cluster().reward_servers(); ++i) {
-    Add({RewardServerName(i),
-         /*serves=*/true,
-         {kExitBadConfig},
-         [this](const ChildAddresses& last) {
-           return std::vector<std::string>{Program("ddpo-reward-server"),
-                                           "--run-config",
-                                           options_.run_dir + "/config.yaml",
-                                           "--scorers",
-                                           ScorersFor(options_.config),
-                                           "--listen",
-                                           Listen(last.service),
-                                           "--metrics-listen",
-                                           Listen(last.metrics)};
-         }});
+    Add({.name = RewardServerName(i),
+         .command =
+             [this](const ChildAddresses& last) {
+               return std::vector<std::string>{Program("ddpo-reward-server"),
+                                               "--run-config",
+                                               options_.run_dir + "/config.yaml",
+                                               "--scorers",
+                                               ScorersFor(options_.config),
+                                               "--listen",
+                                               Listen(last.service),
+                                               "--metrics-listen",
+                                               Listen(last.metrics)};
+             },
+         .restart_when_done = absl::ZeroDuration()});
   }
   for (int rank = 0; rank < options_.config.cluster().learner_ranks(); ++rank) {
-    Add({LearnerName(rank),
-         /*serves=*/true,
-         {kExitFailed, kExitBadConfig},
-         [this, rank](const ChildAddresses& last) { return LearnerCommand(rank, last); },
-         /*group=*/options_.config.cluster().learner_ranks() > 1 ? "learner's ranks" : ""});
+    Add({.name = LearnerName(rank),
+         .final_exit_codes = {kExitFailed, kExitBadConfig},
+         .command = [this, rank](const ChildAddresses& last) { return LearnerCommand(rank, last); },
+         .group = options_.config.cluster().learner_ranks() > 1 ? "learner's ranks" : "",
+         .stopped_exit_code = kExitStopped});
   }
   for (int i = 0; i < options_.config.cluster().actors(); ++i) {
     const std::string name = ActorName(i);
-    Add({name,
-         /*serves=*/false,
-         {kExitBadConfig},
-         [this, name](const ChildAddresses& last) -> std::optional<std::vector<std::string>> {
+    Add({.name = name,
+         .serves = false,
+         .command = [this,
+                     name](const ChildAddresses& last) -> std::optional<std::vector<std::string>> {
            const std::optional<ChildAddresses> learner = supervisor_.Addresses(kLearner);
            const std::vector<std::string> rewards = RewardAddresses();
            if (!learner || rewards.empty()) return std::nullopt;
@@ -101,7 +111,9 @@ LocalCluster::LocalCluster(Options options)
            const std::vector<std::string> security = SecurityFlags(options_.config.security());
            argv.insert(argv.end(), security.begin(), security.end());
            return argv;
-         }});
+         },
+         // By then a learner that has told its actors that the run is over has ended.
+         .restart_when_done = kRankPatience});
   }
 }
 
@@ -122,7 +134,9 @@ std::vector<std::string> LocalCluster::LearnerCommand(int rank, const ChildAddre
                                    "--listen",
                                    Listen(last.service),
                                    "--metrics-listen",
-                                   Listen(last.metrics)};
+                                   Listen(last.metrics),
+                                   "--stopped-exit-code",
+                                   absl::StrCat(kExitStopped)};
   if (options_.config.cluster().learner_ranks() == 1) return command;
   // Rank 0 is started first. A port that was taken meanwhile makes it end, and the ranks start
   // again with another.
@@ -141,9 +155,11 @@ std::string LocalCluster::Listen(const std::string& last) const {
   return last.empty() ? absl::StrCat(options_.config.cluster().listen_host(), ":0") : last;
 }
 
-absl::Status LocalCluster::Tick() { return supervisor_.Tick(absl::Now()); }
+absl::Status LocalCluster::Tick() { return supervisor_.Tick(); }
 
 bool LocalCluster::Completed() const { return supervisor_.Completed(kLearner); }
+
+bool LocalCluster::StoppedFromOutside() const { return supervisor_.Stopped(kLearner); }
 
 std::optional<cluster::v1::GetStatusResponse> LocalCluster::Status() const {
   const std::optional<ChildAddresses> learner = supervisor_.Addresses(kLearner);
@@ -164,13 +180,12 @@ std::vector<std::string> LocalCluster::RewardAddresses() const {
   return addresses;
 }
 
-void LocalCluster::StopTraining(const std::function<bool()>& abort) {
-  supervisor_.Stop("learner-", kStopPatience, abort);
+void LocalCluster::StopTraining(bool asked, const std::function<bool()>& abort) {
+  supervisor_.Stop("learner-", asked ? absl::InfiniteDuration() : kLearnerPatience, abort);
   supervisor_.Stop("actor-", kStopPatience, abort);
 }
 
 void LocalCluster::StopAll(const std::function<bool()>& abort) {
-  StopTraining(abort);
   supervisor_.Stop("", kStopPatience, abort);
 }
 

@@ -9,6 +9,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "common/base/clock.h"
 #include "ddpo/cluster/v1/cluster.pb.h"
 #include "ddpo/config/v1/config.pb.h"
 #include "tools/up/supervisor.h"
@@ -27,6 +28,7 @@ class LocalCluster {
     std::map<std::string, std::string> gpus;
     // Gets a line for people when something happens.
     std::function<void(const std::string&)> note;
+    Clock* clock = Clock::Real();
   };
 
   explicit LocalCluster(Options options);
@@ -35,14 +37,18 @@ class LocalCluster {
   absl::Status Tick();
   // Whether the learner has completed the run.
   bool Completed() const;
+  // Whether the learner was asked to stop by somebody else, and has saved and ended.
+  bool StoppedFromOutside() const;
   // What the learner says of itself; nothing while it does not answer.
   std::optional<cluster::v1::GetStatusResponse> Status() const;
   // Where the reward servers listen; empty while one of them has not said so.
   std::vector<std::string> RewardAddresses() const;
 
-  // Stop actors and learner, which saves a checkpoint, or everything. `abort` returning true stops
-  // waiting and kills.
-  void StopTraining(const std::function<bool()>& abort);
+  // Stops the learner, which finishes its update and saves a checkpoint, and then the actors.
+  // `asked`: by a person, who is told and can end the waiting; the learner then takes as long as it
+  // takes, and else has five minutes. `abort` returning true stops waiting and kills.
+  void StopTraining(bool asked, const std::function<bool()>& abort);
+  // Stops what still runs.
   void StopAll(const std::function<bool()>& abort);
 
  private:

@@ -3,8 +3,8 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
 #include "absl/time/time.h"
-#include "common/base/files.h"
 #include "common/base/status_macros.h"
 #include "tools/run/metrics_log.h"
 #include "tools/up/gpus.h"
@@ -16,6 +16,8 @@ namespace {
 
 // How often processes and progress are looked at.
 constexpr absl::Duration kTick = absl::Milliseconds(200);
+// For reward servers to load their models, as the manifests' probes give them.
+constexpr absl::Duration kLoadPatience = absl::Minutes(20);
 
 Progress CurrentProgress(const RunFolder& run, const config::v1::Config& config,
                          const LocalCluster& cluster) {
@@ -38,12 +40,30 @@ absl::Status Train(const RunFolder& run, const RunClusterOptions& options, Local
   while (!shutdown.WaitFor(kTick)) {
     DDPO_RETURN_IF_ERROR(cluster.Tick());
     display.Show(CurrentProgress(run, options.config, cluster));
-    if (!cluster.Completed()) continue;
-    // A learner that somebody else stopped has saved and ended well too.
-    if (FileSystem::Real()->Exists(run.final_lora())) return absl::OkStatus();
-    return absl::CancelledError("the learner was stopped from outside");
+    if (cluster.Completed()) return absl::OkStatus();
+    if (cluster.StoppedFromOutside()) {
+      return absl::CancelledError("the learner was stopped from outside");
+    }
   }
   return absl::CancelledError("stopped");
+}
+
+// Where the reward servers listen: a learner that has nothing left to do may be done before they
+// are there.
+absl::StatusOr<std::vector<std::string>> WaitForRewardServers(LocalCluster& cluster,
+                                                              ShutdownSignal& shutdown) {
+  const absl::Time deadline = absl::Now() + kLoadPatience;
+  while (true) {
+    std::vector<std::string> addresses = cluster.RewardAddresses();
+    if (!addresses.empty()) return addresses;
+    if (absl::Now() > deadline) {
+      return absl::DeadlineExceededError(absl::StrCat("a reward server did not serve within ",
+                                                      absl::FormatDuration(kLoadPatience),
+                                                      "; see its log in the run's folder"));
+    }
+    if (shutdown.WaitFor(kTick)) return absl::CancelledError("stopped");
+    DDPO_RETURN_IF_ERROR(cluster.Tick());
+  }
 }
 
 }  // namespace
@@ -62,12 +82,16 @@ absl::Status RunCluster(const RunFolder& run, const RunClusterOptions& options,
 
   absl::Status status = Train(run, options, cluster, display, shutdown);
   display.Finish();
-  if (absl::IsCancelled(status)) {
-    *options.out << "stopping: the learner saves a checkpoint (Ctrl-C again ends at once)"
+  if (shutdown.requested()) {
+    *options.out << "stopping: waiting for the learner, which finishes its update and saves a "
+                    "checkpoint (Ctrl-C again ends at once)"
                  << std::endl;
   }
-  cluster.StopTraining(abort);
-  if (status.ok() && options.at_end) status = options.at_end(cluster.RewardAddresses());
+  cluster.StopTraining(/*asked=*/shutdown.requested(), abort);
+  if (status.ok() && options.at_end) {
+    const auto rewards = WaitForRewardServers(cluster, shutdown);
+    status = rewards.ok() ? options.at_end(*rewards) : rewards.status();
+  }
   cluster.StopAll(abort);
   return status;
 }

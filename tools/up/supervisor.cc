@@ -9,7 +9,6 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
-#include "absl/time/clock.h"
 #include "common/base/files.h"
 #include "common/base/status_macros.h"
 
@@ -69,6 +68,10 @@ absl::Status Supervisor::StartChild(Child& child) {
   DDPO_ASSIGN_OR_RETURN(child.process, Subprocess::Start({.argv = *std::move(command),
                                                           .log_file = LogPath(child),
                                                           .environment = std::move(environment)}));
+  if (child.completed && options_.note) {
+    options_.note(absl::StrCat(child.spec.name, " had ended, and the run goes on; started again"));
+  }
+  child.completed = false;
   child.addresses_known = false;
   table_changed_ = true;
   return absl::OkStatus();
@@ -81,7 +84,13 @@ absl::Status Supervisor::Reap(Child& child, absl::Time now) {
   child.addresses_known = false;
   table_changed_ = true;
   if (exit->ok()) {
-    child.ended = child.completed = true;
+    child.completed = true;
+    child.ended = child.spec.restart_when_done == absl::InfiniteDuration();
+    child.next_start = now + child.spec.restart_when_done;
+    return absl::OkStatus();
+  }
+  if (exit->signal == 0 && exit->code == child.spec.stopped_exit_code) {
+    child.ended = child.stopped = true;
     return absl::OkStatus();
   }
   const std::string death = absl::StrCat(child.spec.name, " ended with ", exit->ToString());
@@ -132,7 +141,8 @@ absl::Status Supervisor::TendGroups(absl::Time now) {
       child->process.reset();  // kills what still runs
       child->addresses_known = false;
       child->died.reset();
-      if (child->ended) continue;
+      if (child->completed) continue;
+      child->ended = child->stopped = false;
       DDPO_RETURN_IF_ERROR(ScheduleStart(*child, now, absl::StrCat("the group ", name, " ended")));
       // Together, whichever of them has died how often.
       child->next_start = members.front()->next_start;
@@ -142,7 +152,8 @@ absl::Status Supervisor::TendGroups(absl::Time now) {
   return absl::OkStatus();
 }
 
-absl::Status Supervisor::Tick(absl::Time now) {
+absl::Status Supervisor::Tick() {
+  const absl::Time now = options_.clock->Now();
   for (Child& child : children_) {
     if (child.process != nullptr) DDPO_RETURN_IF_ERROR(Reap(child, now));
   }
@@ -179,20 +190,30 @@ absl::Status Supervisor::WriteTable() const {
   return WriteFileAtomically(options_.run_dir + "/pids.json", table.dump(2) + "\n");
 }
 
-bool Supervisor::Completed(const std::string& name) const {
-  return std::any_of(children_.begin(), children_.end(), [&](const Child& child) {
-    return child.spec.name == name && child.completed;
+const Supervisor::Child* Supervisor::Find(const std::string& name) const {
+  const auto child = std::find_if(children_.begin(), children_.end(), [&](const Child& candidate) {
+    return candidate.spec.name == name;
   });
+  return child == children_.end() ? nullptr : &*child;
+}
+
+bool Supervisor::Completed(const std::string& name) const {
+  const Child* child = Find(name);
+  return child != nullptr && child->completed;
+}
+
+bool Supervisor::Stopped(const std::string& name) const {
+  const Child* child = Find(name);
+  return child != nullptr && child->stopped;
 }
 
 std::optional<ChildAddresses> Supervisor::Addresses(const std::string& name) const {
-  for (const Child& child : children_) {
-    if (child.spec.name != name) continue;
-    // A child that is just being started again comes back at the same place.
-    if (child.addresses.service.empty() && child.addresses.metrics.empty()) return std::nullopt;
-    return child.addresses;
+  const Child* child = Find(name);
+  // A child that is just being started again comes back at the same place.
+  if (child == nullptr || (child->addresses.service.empty() && child->addresses.metrics.empty())) {
+    return std::nullopt;
   }
-  return std::nullopt;
+  return child->addresses;
 }
 
 void Supervisor::Stop(const std::string& prefix, absl::Duration patience,
@@ -201,11 +222,12 @@ void Supervisor::Stop(const std::string& prefix, absl::Duration patience,
   for (Child& child : children_) {
     if (!absl::StartsWith(child.spec.name, prefix)) continue;
     child.ended = true;
+    child.died.reset();
     if (child.process == nullptr) continue;
     child.process->Kill(SIGTERM);
     running.push_back(&child);
   }
-  const absl::Time deadline = absl::Now() + patience;
+  const absl::Time deadline = options_.clock->Now() + patience;
   while (!running.empty()) {
     running.erase(std::remove_if(running.begin(), running.end(),
                                  [](Child* child) {
@@ -215,14 +237,14 @@ void Supervisor::Stop(const std::string& prefix, absl::Duration patience,
                                  }),
                   running.end());
     if (running.empty()) break;
-    if (absl::Now() > deadline || abort()) {
+    if (options_.clock->Now() > deadline || abort()) {
       for (Child* child : running) {
         if (options_.note) options_.note(absl::StrCat("killing ", child->spec.name));
         child->process.reset();
       }
       break;
     }
-    absl::SleepFor(kStopPoll);
+    options_.clock->Sleep(kStopPoll);
   }
   const absl::Status written = WriteTable();
   if (!written.ok() && options_.note) options_.note(std::string(written.message()));

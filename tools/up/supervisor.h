@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/time/time.h"
+#include "common/base/clock.h"
 #include "common/base/subprocess.h"
 #include "tools/up/restart_policy.h"
 
@@ -40,6 +41,12 @@ struct ChildSpec {
   // Children of one group live and die together: when one dies, the others are given a while to end
   // by themselves and say why, and then all are started again. Empty: on its own.
   std::string group = "";
+  // The exit code of one that was asked to end, by whomever, before its work was done; it is not
+  // started again.
+  std::optional<int> stopped_exit_code = {};
+  // How long after it ended with exit code 0 it is started again, if Tick is still called then: for
+  // one that has no end of its own and ends only when it is told that all is over.
+  absl::Duration restart_when_done = absl::InfiniteDuration();
   // NAME=VALUE for this child, besides what all have.
   std::vector<std::string> environment = {};
 };
@@ -52,12 +59,13 @@ class Supervisor {
     // The run's folder: logs go to logs/NAME.log, the table to pids.json.
     std::string run_dir;
     RestartPolicy::Options restart;
-    // For the rest of a group to end by itself.
-    absl::Duration group_patience = absl::Seconds(3);
+    // For the rest of a group to end by itself; as long as any of its members may take.
+    absl::Duration group_patience = absl::Seconds(15);
     // NAME=VALUE for the children, besides this process's own.
     std::vector<std::string> environment;
     // Gets a line for people when something happens.
     std::function<void(const std::string&)> note;
+    Clock* clock = Clock::Real();
   };
 
   explicit Supervisor(Options options) : options_(std::move(options)) {}
@@ -65,10 +73,12 @@ class Supervisor {
 
   // Reaps, starts what is due and reads addresses. Never blocks. An error means that a child is
   // broken for good (a bad config, or it dies again and again); it quotes the end of its log.
-  absl::Status Tick(absl::Time now);
+  absl::Status Tick();
 
   // Whether the child has ended by itself with exit code 0.
   bool Completed(const std::string& name) const;
+  // Whether it has ended with its stopped_exit_code.
+  bool Stopped(const std::string& name) const;
   // Where the child listens; nothing while it has not said so.
   std::optional<ChildAddresses> Addresses(const std::string& name) const;
 
@@ -92,6 +102,7 @@ class Supervisor {
     std::optional<absl::Time> died;  // and waits for its group to be started again
     bool ended = false;              // for good
     bool completed = false;          // with exit code 0
+    bool stopped = false;            // with its stopped_exit_code
   };
 
   std::string LogPath(const Child& child) const;
@@ -103,6 +114,8 @@ class Supervisor {
   // Ends groups of which a child has died, and starts them again.
   absl::Status TendGroups(absl::Time now);
   absl::Status WriteTable() const;
+  // Null for a name that there is not.
+  const Child* Find(const std::string& name) const;
 
   const Options options_;
   std::vector<Child> children_;

@@ -8,6 +8,7 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "common/base/files.h"
+#include "common/base/folder_lock.h"
 #include "common/base/shutdown.h"
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
@@ -23,6 +24,8 @@ namespace {
 constexpr char kDefaultPreset[] = "demo_compressibility";
 // As a shell reports a program that Ctrl-C ended.
 constexpr int kExitStopped = 130;
+// For another `ddpo up` in the folder to end, which has just been killed.
+constexpr absl::Duration kFolderPatience = absl::Seconds(2);
 
 struct UpFlags {
   std::string config = kDefaultPreset;
@@ -52,6 +55,8 @@ absl::Status Up(const UpFlags& given, ShutdownSignal& shutdown) {
           ? absl::StrCat("runs/", config.run().name(), "-",
                          absl::FormatTime("%Y%m%d-%H%M%S", absl::Now(), absl::LocalTimeZone()))
           : flags.run_dir);
+  DDPO_ASSIGN_OR_RETURN(const auto folder,
+                        FolderLock::Take(run.path(), "up.lock", kFolderPatience));
   DDPO_ASSIGN_OR_RETURN(const std::string change, run.Prepare(config));
   std::cout << "run folder: " << run.path() << std::endl;
   if (!change.empty()) std::cout << change << std::endl;

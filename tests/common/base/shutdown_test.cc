@@ -2,10 +2,13 @@
 
 #include <unistd.h>
 
+#include <atomic>
 #include <csignal>
 #include <vector>
 
 #include "absl/synchronization/notification.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "gmock/gmock.h"
 #include "gtest/gtest.h"
 
@@ -43,6 +46,24 @@ TEST(ShutdownSignalTest, TellsALateListenerWhatItMissed) {
   std::vector<int> heard;
   shutdown.OnSignal([&](int count) { heard.push_back(count); });
   EXPECT_THAT(heard, ElementsAre(1, 2));
+}
+
+TEST(ShutdownSignalTest, AReplacedCallbackIsNotRunningAnyMore) {
+  ShutdownSignal shutdown;
+  absl::Notification running, replacing;
+  std::atomic<bool> ran = false;
+  shutdown.OnSignal([&](int) {
+    running.Notify();
+    replacing.WaitForNotification();
+    // Gives a replacement that does not wait the time to return.
+    absl::SleepFor(absl::Milliseconds(50));
+    ran = true;
+  });
+  kill(getpid(), SIGTERM);
+  running.WaitForNotification();
+  replacing.Notify();
+  shutdown.OnSignal([](int) {});
+  EXPECT_TRUE(ran);
 }
 
 }  // namespace
