@@ -5,6 +5,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
+#include "actor/call_watch.h"
 #include "common/base/status_macros.h"
 #include "common/rpc/channel.h"
 #include "common/rpc/status.h"
@@ -15,6 +16,12 @@ namespace {
 // Samples under way without an ack. A stream that writes them all first and reads the acks then can
 // block for ever once the acks fill its flow-control window.
 constexpr size_t kDeliveryWindow = 8;
+
+// How a call ended that the watch may have cancelled.
+absl::Status EndOf(const absl::Status& status, const CallWatch& watch) {
+  const absl::Status verdict = watch.verdict();
+  return status.ok() || verdict.ok() ? status : verdict;
+}
 
 }  // namespace
 
@@ -119,10 +126,13 @@ absl::Status LearnerClient::AckPolicy(int64_t version, const std::string& sha256
   return ToStatus(publisher_->AckPolicy(call->context(), request, &response), calls_);
 }
 
-absl::StatusOr<Policy> LearnerClient::FetchPolicy(int64_t version) {
+absl::StatusOr<Policy> LearnerClient::FetchPolicy(int64_t version,
+                                                  const std::function<bool()>& cancelled) {
   auto request = WithSender<cluster::v1::FetchPolicyRequest>();
   request.set_version(version);
-  const auto call = calls_.Start(absl::Now() + options_.call_timeout);
+  // A UNet's weights take minutes on a slow network.
+  const auto call = calls_.Start(absl::InfiniteFuture());
+  CallWatch watch(call.get(), options_.call_timeout, cancelled);
   const auto reader = publisher_->FetchPolicy(call->context(), request);
   PolicyAssembler assembler;
   std::optional<Policy> policy;
@@ -136,22 +146,25 @@ absl::StatusOr<Policy> LearnerClient::FetchPolicy(int64_t version) {
       break;
     }
     if (fed->has_value()) policy = *std::move(fed);
+    watch.Progress();
   }
   const absl::Status status = ToStatus(reader->Finish(), calls_);
   DDPO_RETURN_IF_ERROR(damage);
-  DDPO_RETURN_IF_ERROR(status);
-  if (!policy.has_value() || policy->version != version) {
-    return absl::DataLossError(
-        absl::StrCat("the learner did not send the whole policy version ", version));
-  }
-  return *std::move(policy);
+  // Whole and with its digest, whatever the stream's end says: to digest gigabytes may take longer
+  // than the watch waits.
+  if (policy.has_value() && policy->version == version) return *std::move(policy);
+  DDPO_RETURN_IF_ERROR(EndOf(status, watch));
+  return absl::DataLossError(
+      absl::StrCat("the learner did not send the whole policy version ", version));
 }
 
 absl::Status LearnerClient::Subscribe(int64_t have_version, absl::Duration duration,
-                                      const std::function<void(Policy)>& on_policy) {
+                                      const std::function<void(Policy)>& on_policy,
+                                      const std::function<bool()>& cancelled) {
   auto request = WithSender<cluster::v1::SubscribeRequest>();
   request.set_have_version(have_version);
   const auto call = streams_.Start(absl::Now() + duration);
+  if (cancelled && cancelled()) call->context()->TryCancel();
   const auto reader = publisher_->Subscribe(call->context(), request);
   PolicyAssembler assembler;
   absl::Status damage;
@@ -187,9 +200,12 @@ absl::StatusOr<cluster::v1::TrajectoryIngest::StubInterface*> LearnerClient::Ing
 
 absl::Status LearnerClient::Deliver(
     const std::string& address, const std::vector<const cluster::v1::TrajectorySample*>& samples,
-    absl::Duration timeout, const std::function<void(const cluster::v1::SampleAck&)>& on_ack) {
-  const auto call = calls_.Start(absl::Now() + timeout);
+    absl::Duration timeout, const std::function<void(const cluster::v1::SampleAck&)>& on_ack,
+    const std::function<bool()>& cancelled) {
+  if (samples.empty()) return absl::OkStatus();
   DDPO_ASSIGN_OR_RETURN(auto* const ingest, Ingest(address));
+  const auto call = calls_.Start(absl::Now() + timeout);
+  const CallWatch watch(call.get(), absl::InfiniteDuration(), cancelled);
   const auto stream = ingest->Deliver(call->context());
   size_t sent = 0;
   size_t acked = 0;
@@ -209,8 +225,9 @@ absl::Status LearnerClient::Deliver(
     ++acked;
     on_ack(ack);
   }
-  DDPO_RETURN_IF_ERROR(ToStatus(stream->Finish(), calls_));
+  const absl::Status status = ToStatus(stream->Finish(), calls_);
   if (acked == samples.size()) return absl::OkStatus();
+  DDPO_RETURN_IF_ERROR(EndOf(status, watch));
   return absl::UnavailableError(
       absl::StrCat("the stream of samples ended with ", acked, " of ", samples.size(), " acks"));
 }

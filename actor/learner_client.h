@@ -14,7 +14,6 @@
 #include "absl/time/time.h"
 #include "actor/call_registry.h"
 #include "actor/policy_assembler.h"
-#include "common/base/clock.h"
 #include "ddpo/cluster/v1/cluster.grpc.pb.h"
 #include "ddpo/config/v1/security.pb.h"
 
@@ -25,7 +24,8 @@ struct LearnerClientOptions {
   std::string actor_id;
   // Random for each start of the actor.
   uint64_t incarnation = 0;
-  // Deadline of a call that does not wait for something by itself.
+  // Deadline of a call that does not wait for something by itself; for a policy, of each of its
+  // chunks.
   absl::Duration call_timeout = absl::Seconds(20);
   // As in ChannelOptions.
   config::v1::TlsConfig tls = {};
@@ -60,19 +60,27 @@ class LearnerClient {
   absl::Status CompleteTask(const std::string& task_id, uint64_t generation);
   absl::Status AckPolicy(int64_t version, const std::string& sha256);
 
-  // One version. NOT_FOUND if the learner has it no more or not yet; DATA_LOSS if it came damaged.
-  absl::StatusOr<Policy> FetchPolicy(int64_t version);
+  // One version, however long it takes to come. NOT_FOUND if the learner has it no more or not yet;
+  // DATA_LOSS if it came damaged; DEADLINE_EXCEEDED if it stays away; CANCELLED soon after
+  // `cancelled`, asked many times a second, answers true.
+  absl::StatusOr<Policy> FetchPolicy(int64_t version, const std::function<bool()>& cancelled = {});
   // Calls back for each version newer than `have_version`, until the stream ends: always with an
-  // error, DEADLINE_EXCEEDED after `duration`.
+  // error, DEADLINE_EXCEEDED after `duration`. `cancelled` is asked once, when CancelStreams can
+  // end the stream already: who sets first what it looks at and then calls CancelStreams is not
+  // missed.
   absl::Status Subscribe(int64_t have_version, absl::Duration duration,
-                         const std::function<void(Policy)>& on_policy);
+                         const std::function<void(Policy)>& on_policy,
+                         const std::function<bool()>& cancelled = {});
 
   // Sends samples to the TrajectoryIngest at `address` (empty: the coordinator's own), in windows
-  // of a few without an ack, and calls back for each ack. OK once every sample is acked.
+  // of a few without an ack, and calls back for each ack. OK once every sample is acked, however
+  // the stream then ends, and at once without samples. CANCELLED soon after `cancelled`, asked many
+  // times a second, answers true.
   absl::Status Deliver(const std::string& address,
                        const std::vector<const cluster::v1::TrajectorySample*>& samples,
                        absl::Duration timeout,
-                       const std::function<void(const cluster::v1::SampleAck&)>& on_ack);
+                       const std::function<void(const cluster::v1::SampleAck&)>& on_ack,
+                       const std::function<bool()>& cancelled = {});
 
   // Ends the streams that are open, as for another generation.
   void CancelStreams() { streams_.CancelAll(); }

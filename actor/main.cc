@@ -1,11 +1,12 @@
 // ddpo-actor: leases rollout tasks from a learner, denoises, gets rewards, delivers trajectories.
 //
 // Exit codes: 0 the run is over, or the actor was asked to stop; 1 the learner was unreachable for
-// too long, or something else that a new start may cure; 2 flags, model or configuration cannot be
-// worked with, so that starting again is no use.
+// too long, the sampler hung, or something else that a new start may cure; 2 flags, model or
+// configuration cannot be worked with, so that starting again is no use.
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <cstdlib>
 #include <memory>
 #include <random>
 #include <string>
@@ -198,6 +199,7 @@ int Serve(const Flags& flags, ShutdownSignal* shutdown) {
   loop_options.model_digest = joined->model_digest;
   loop_options.config = joined->config_bytes;
   loop_options.give_up_after = absl::Seconds(flags.give_up_seconds);
+  loop_options.stall_limit = absl::Seconds(joined->config.cluster().actor_stall_seconds());
   RolloutParts parts;
   parts.learner = learner->get();
   parts.policies = &policies;
@@ -207,14 +209,18 @@ int Serve(const Flags& flags, ShutdownSignal* shutdown) {
     return (*rewards)->Score(images, prompts, cancelled);
   };
   parts.metrics = &metrics;
-  // Shared with the signal's thread, which may be in Stop when this function ends.
-  const auto loop = std::make_shared<RolloutLoop>(loop_options, parts);
-  shutdown->OnSignal([loop, &servers](int count) {
+  // Nothing is cleaned up: that would wait for the thread that hangs.
+  parts.on_stall = [](const std::string& task_id) {
+    LogError("ending without task ", task_id, ", so that another actor gets it");
+    std::_Exit(kExitFailed);
+  };
+  RolloutLoop loop(loop_options, parts);
+  shutdown->OnSignal([&loop, &servers](int count) {
     LogInfo(count == 1 ? "asked to stop: finishing what is in hand" : "asked to stop at once");
     servers->health->SetNotServing();
-    count == 1 ? loop->Stop() : loop->Abort();
+    count == 1 ? loop.Stop() : loop.Abort();
   });
-  const absl::Status status = loop->Run();
+  const absl::Status status = loop.Run();
   shutdown->OnSignal([](int) {});
   learner->get()->Abort();  // ends the subscription
   if (status.ok()) {

@@ -36,10 +36,16 @@ void PolicyReplica::Reset() {
   learner_->CancelStreams();
 }
 
-void PolicyReplica::Add(Policy policy) {
+bool PolicyReplica::ResetOrEnding(int64_t resets) const {
   absl::MutexLock lock(&mutex_);
-  const int64_t version = policy.version;
-  versions_[version] = std::make_shared<const Policy>(std::move(policy));
+  return ending_ || resets_ != resets;
+}
+
+void PolicyReplica::Add(std::shared_ptr<const Policy> policy, int64_t resets) {
+  absl::MutexLock lock(&mutex_);
+  if (resets_ != resets) return;
+  const int64_t version = policy->version;
+  versions_[version] = std::move(policy);
   // What was asked for may be older than the newest ones: that one stays.
   for (auto it = versions_.begin(); it != versions_.end() && versions_.size() > options_.keep;) {
     it = it->first == version ? std::next(it) : versions_.erase(it);
@@ -62,15 +68,14 @@ void PolicyReplica::Run() {
       resets = resets_;
       if (!versions_.empty()) have_version = versions_.rbegin()->first;
     }
-    const absl::Status status =
-        learner_->Subscribe(have_version, options_.subscription, [&](Policy policy) {
+    const absl::Status status = learner_->Subscribe(
+        have_version, options_.subscription,
+        [&](Policy policy) {
           pause = options_.first_pause;
           LogDebug("got policy version ", policy.version);
-          absl::ReleasableMutexLock lock(&mutex_);
-          if (resets_ != resets) return;  // of a generation that is over
-          lock.Release();
-          Add(std::move(policy));
-        });
+          Add(std::make_shared<const Policy>(std::move(policy)), resets);
+        },
+        [&] { return ResetOrEnding(resets); });
     if (absl::IsDataLoss(status)) {
       metrics_->policies_refused.Increment();
       LogError("refused a policy: ", status.message());
@@ -91,6 +96,7 @@ void PolicyReplica::Run() {
 absl::StatusOr<std::shared_ptr<const Policy>> PolicyReplica::WaitFor(
     int64_t version, const std::function<bool()>& cancelled) {
   const absl::Time ask_at = absl::Now() + options_.patience;
+  int64_t resets = 0;
   while (true) {
     {
       absl::MutexLock lock(&mutex_);
@@ -102,19 +108,20 @@ absl::StatusOr<std::shared_ptr<const Policy>> PolicyReplica::WaitFor(
       if (const auto found = versions_.find(version); found != versions_.end()) {
         return found->second;
       }
+      resets = resets_;
       // A newer one is here: the subscription has left this one out.
       if (versions_.upper_bound(version) != versions_.end()) break;
     }
     if (cancelled()) return absl::CancelledError("waiting for a policy was cancelled");
     if (absl::Now() >= ask_at) break;
   }
-  auto fetched = learner_->FetchPolicy(version);
+  auto fetched = learner_->FetchPolicy(version, cancelled);
   if (!fetched.ok()) {
     if (absl::IsDataLoss(fetched.status())) metrics_->policies_refused.Increment();
     return fetched.status();
   }
-  auto policy = std::make_shared<const Policy>(*fetched);
-  Add(*std::move(fetched));
+  auto policy = std::make_shared<const Policy>(*std::move(fetched));
+  Add(policy, resets);
   return policy;
 }
 

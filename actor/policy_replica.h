@@ -34,7 +34,6 @@ class PolicyReplica {
  public:
   // The client and the metrics outlive it. Subscribes from the first Reset on.
   PolicyReplica(LearnerClient* learner, ActorMetrics* metrics, const PolicyReplicaOptions& options);
-  // The client has to be aborted before, or the end of the subscription is waited for.
   ~PolicyReplica();
 
   // Forgets all versions and subscribes anew, as after a registration: another generation's version
@@ -43,18 +42,22 @@ class PolicyReplica {
 
   // The version, once it is here; asks the learner for it if it does not come. CANCELLED when
   // `cancelled`, asked many times a second, answers true; NOT_FOUND if the learner has it no more;
-  // other errors are the last one of the learner.
+  // other errors are the last one of the learner. One try, which ends when nothing comes for the
+  // client's call_timeout.
   absl::StatusOr<std::shared_ptr<const Policy>> WaitFor(int64_t version,
                                                         const std::function<bool()>& cancelled);
 
  private:
   void Run();
-  void Add(Policy policy);
+  // Keeps the policy, unless it was asked for before the last Reset: then it is of a generation
+  // that is over.
+  void Add(std::shared_ptr<const Policy> policy, int64_t resets);
+  bool ResetOrEnding(int64_t resets) const;
 
   LearnerClient* const learner_;
   ActorMetrics* const metrics_;
   const PolicyReplicaOptions options_;
-  absl::Mutex mutex_;
+  mutable absl::Mutex mutex_;
   std::map<int64_t, std::shared_ptr<const Policy>> versions_ ABSL_GUARDED_BY(mutex_);
   int64_t resets_ ABSL_GUARDED_BY(mutex_) = 0;
   bool ending_ ABSL_GUARDED_BY(mutex_) = false;

@@ -1,5 +1,7 @@
 #include "actor/rollout_loop.h"
 
+#include <prometheus/counter.h>
+
 #include <algorithm>
 #include <cmath>
 #include <thread>
@@ -15,16 +17,33 @@
 namespace ddpo {
 namespace {
 
-// How often an actor that is asked to stop tries to deliver a batch: a connection that breaks comes
-// back, and a learner that is gone does not hold the stop up.
+// How often an actor that is asked to stop tries to get a policy or to deliver a batch: a
+// connection that breaks comes back, and a learner that is gone does not hold the stop up.
 constexpr int kTriesWhileStopping = 3;
 
+// How often a sampler that waits for room looks at what it waits for.
+constexpr absl::Duration kLook = absl::Milliseconds(50);
+
 double SecondsSince(absl::Time start) { return absl::ToDoubleSeconds(absl::Now() - start); }
+
+// Time that passes without work, counted in pieces so that a long wait shows while it goes on.
+class IdleTime {
+ public:
+  // Counts what has passed since the last call, or since the start.
+  void CountFor(prometheus::Counter& cause) {
+    const absl::Time now = absl::Now();
+    cause.Increment(absl::ToDoubleSeconds(now - counted_));
+    counted_ = now;
+  }
+
+ private:
+  absl::Time counted_ = absl::Now();
+};
 
 }  // namespace
 
 RolloutLoop::RolloutLoop(const RolloutLoopOptions& options, const RolloutParts& parts)
-    : options_(options), parts_(parts) {}
+    : options_(options), parts_(parts), watch_(options.stall_limit, options.clock) {}
 
 absl::Status RolloutLoop::Run() {
   std::thread renewal([this] { RenewalThread(); });
@@ -74,18 +93,18 @@ void RolloutLoop::Fail(const absl::Status& status) {
   EndAll();
 }
 
-void RolloutLoop::LoseGeneration() {
-  {
-    absl::MutexLock lock(&mutex_);
-    registered_ = false;
-  }
+void RolloutLoop::LoseGeneration(uint64_t generation) {
+  // In one piece: until the loop knows of a new registration, nothing of it is in the table.
+  absl::MutexLock lock(&mutex_);
+  if (generation != parts_.learner->generation()) return;
+  registered_ = false;
   table_.DropAll();
 }
 
-absl::Status RolloutLoop::FromLearner(const absl::Status& status) {
+absl::Status RolloutLoop::FromLearner(const absl::Status& status, uint64_t generation) {
   if (absl::IsFailedPrecondition(status)) {
     LogInfo("the learner does not know this actor: ", status.message());
-    LoseGeneration();
+    LoseGeneration(generation);
   }
   return status;
 }
@@ -138,20 +157,22 @@ absl::Status RolloutLoop::EnsureRegistered() {
 
 absl::StatusOr<cluster::v1::LeaseTaskResponse> RolloutLoop::LeaseTask() {
   DDPO_RETURN_IF_ERROR(EnsureRegistered());
+  const uint64_t generation = parts_.learner->generation();
   auto response = parts_.learner->LeaseTask(options_.lease_wait);
-  if (!absl::IsFailedPrecondition(FromLearner(response.status()))) return response;
+  if (!absl::IsFailedPrecondition(FromLearner(response.status(), generation))) return response;
   // A Register that answers FAILED_PRECONDITION itself is final: the model is another.
   DDPO_RETURN_IF_ERROR(EnsureRegistered());
   return absl::UnavailableError("registered again");
 }
 
 std::optional<RolloutLoop::RolloutPtr> RolloutLoop::NextRollout() {
-  const absl::Time start = absl::Now();
+  IdleTime idle;
   while (!stopping()) {
     cluster::v1::LeaseTaskResponse response;
     const absl::Status status =
         CallWithRetry("leasing a task", Retry([this] { return stopping(); }), [&](absl::Time) {
           auto answer = LeaseTask();
+          idle.CountFor(parts_.metrics->idle_seconds["task"]);
           if (answer.ok()) response = *std::move(answer);
           return answer.status();
         });
@@ -165,7 +186,6 @@ std::optional<RolloutLoop::RolloutPtr> RolloutLoop::NextRollout() {
       return std::nullopt;
     }
     if (response.has_lease()) {
-      parts_.metrics->idle_seconds["task"].Increment(SecondsSince(start));
       return table_.Add(response.lease(), parts_.learner->generation());
     }
   }
@@ -179,12 +199,32 @@ void RolloutLoop::SampleStage() {
       GiveUp(**rollout, status);
       continue;
     }
-    const absl::Time start = absl::Now();
     // Refused only at the very end, when the rollout is dropped.
-    if (!sampled_.Push(*rollout).ok()) GiveUp(**rollout, absl::CancelledError("ending"));
-    parts_.metrics->idle_seconds["delivery"].Increment(SecondsSince(start));
+    if (!PushSampled(*rollout).ok()) GiveUp(**rollout, absl::CancelledError("ending"));
     UpdateQueueDepth();
   }
+}
+
+absl::Status RolloutLoop::PushSampled(const RolloutPtr& rollout) {
+  IdleTime idle;
+  while (true) {
+    // Rewards that cannot be passed on either wait for the delivery, as the sampler does then.
+    const bool delivery_is_behind = scored_.size() == kQueued;
+    const absl::Status status = sampled_.PushBefore(rollout, absl::Now() + kLook);
+    idle.CountFor(parts_.metrics->idle_seconds[delivery_is_behind ? "delivery" : "reward"]);
+    if (!absl::IsDeadlineExceeded(status)) return status;
+  }
+}
+
+StallWatch::Work RolloutLoop::WatchSampler(const Rollout& rollout) {
+  return StallWatch::Work(&watch_, [this, &rollout] {
+    const std::string& task_id = rollout.task.task_id();
+    LogError("task ", task_id, ": sampling made no progress for ",
+             absl::FormatDuration(options_.stall_limit),
+             " (cluster.actor_stall_seconds): it hangs");
+    table_.Drop({rollout.lease_id});
+    if (parts_.on_stall) parts_.on_stall(task_id);
+  });
 }
 
 absl::Status RolloutLoop::SampleRollout(Rollout* rollout) {
@@ -193,8 +233,16 @@ absl::Status RolloutLoop::SampleRollout(Rollout* rollout) {
   const std::vector<std::string> prompts(rollout->task.prompts().begin(),
                                          rollout->task.prompts().end());
   const std::vector<uint64_t> seeds(rollout->task.seeds().begin(), rollout->task.seeds().end());
-  DDPO_ASSIGN_OR_RETURN(rollout->batch,
-                        parts_.sampler->Sample(prompts, seeds, UselessOrEnding(*rollout)));
+  // The sampler asks at each denoising step.
+  const auto cancelled = [this, useless = UselessOrEnding(*rollout)] {
+    watch_.Progress();
+    return useless();
+  };
+  {
+    const StallWatch::Work work = WatchSampler(*rollout);
+    KillPoint("actor.sampling");
+    DDPO_ASSIGN_OR_RETURN(rollout->batch, parts_.sampler->Sample(prompts, seeds, cancelled));
+  }
   if (rollout->batch.samples.size() != prompts.size()) {
     return absl::InternalError(absl::StrCat("the sampler made ", rollout->batch.samples.size(),
                                             " samples of ", prompts.size(), " prompts"));
@@ -206,19 +254,25 @@ absl::Status RolloutLoop::SampleRollout(Rollout* rollout) {
 }
 
 absl::Status RolloutLoop::UsePolicy(const Rollout& rollout) {
-  const absl::Time start = absl::Now();
+  IdleTime idle;
   const int64_t version = rollout.task.policy_version();
   std::shared_ptr<const Policy> policy;
+  const auto useless = UselessOrEnding(rollout);
+  int attempts = 0;
+  const auto cancelled = [&] {
+    return useless() || (attempts >= kTriesWhileStopping && stopping());
+  };
   DDPO_RETURN_IF_ERROR(CallWithRetry(absl::StrCat("getting policy version ", version),
-                                     Retry(UselessOrEnding(rollout)), [&](absl::Time) {
-                                       auto found = parts_.policies->WaitFor(
-                                           version, UselessOrEnding(rollout));
+                                     Retry(cancelled), [&](absl::Time) {
+                                       ++attempts;
+                                       auto found = parts_.policies->WaitFor(version, useless);
+                                       idle.CountFor(parts_.metrics->idle_seconds["policy"]);
                                        if (found.ok()) policy = *std::move(found);
-                                       return FromLearner(found.status());
+                                       return FromLearner(found.status(), rollout.generation);
                                      }));
-  parts_.metrics->idle_seconds["policy"].Increment(SecondsSince(start));
   if (policy->sha256 != policy_sha256_) {
     policy_sha256_.clear();
+    const StallWatch::Work work = WatchSampler(rollout);
     DDPO_RETURN_IF_ERROR(parts_.sampler->SetPolicy(policy->bytes));
     policy_sha256_ = policy->sha256;
   }
@@ -227,7 +281,8 @@ absl::Status RolloutLoop::UsePolicy(const Rollout& rollout) {
     return absl::OkStatus();
   }
   // An ack is for the learner's metrics; sampling does not wait for a second try.
-  const absl::Status acked = FromLearner(parts_.learner->AckPolicy(version, policy->sha256));
+  const absl::Status acked =
+      FromLearner(parts_.learner->AckPolicy(version, policy->sha256), rollout.generation);
   if (acked.ok()) {
     acked_version_ = version;
     acked_generation_ = rollout.generation;
@@ -322,9 +377,10 @@ absl::Status RolloutLoop::DeliverRollout(Rollout* rollout) {
     }
   };
   KillPoint("actor.before_delivery");
+  const auto useless = UselessOrEnding(*rollout);
   int attempts = 0;
   const auto cancelled = [&] {
-    return rollout->dropped || ending() || (attempts >= kTriesWhileStopping && stopping());
+    return useless() || (attempts >= kTriesWhileStopping && stopping());
   };
   DDPO_RETURN_IF_ERROR(CallWithRetry(
       absl::StrCat("delivering task ", rollout->task.task_id()), Retry(cancelled), [&](absl::Time) {
@@ -333,19 +389,23 @@ absl::Status RolloutLoop::DeliverRollout(Rollout* rollout) {
         }
         const auto sending = unacked;  // on_ack changes the list
         return FromLearner(parts_.learner->Deliver(rollout->task.ingest_address(), sending,
-                                                   options_.delivery_timeout, on_ack));
+                                                   options_.delivery_timeout, on_ack, useless),
+                           rollout->generation);
       }));
   DDPO_RETURN_IF_ERROR(refusal);
   KillPoint("actor.after_delivery");
   // The coordinator sees what its own rank takes.
   if (rollout->task.ingest_address().empty()) return absl::OkStatus();
   attempts = 0;
-  return CallWithRetry(
+  const absl::Status told = CallWithRetry(
       absl::StrCat("completing task ", rollout->task.task_id()), Retry(cancelled), [&](absl::Time) {
         ++attempts;
         return FromLearner(
-            parts_.learner->CompleteTask(rollout->task.task_id(), rollout->generation));
+            parts_.learner->CompleteTask(rollout->task.task_id(), rollout->generation),
+            rollout->generation);
       });
+  // Its rank has the batch. With the last one the run may be over before this is through.
+  return ending() ? absl::OkStatus() : told;
 }
 
 void RolloutLoop::GiveUp(const Rollout& rollout, const absl::Status& why) {
@@ -368,10 +428,11 @@ void RolloutLoop::RenewalThread() {
   while (table_.WaitForRenewal()) {
     const std::vector<uint64_t> lease_ids = table_.LeaseIds();
     if (lease_ids.empty()) continue;
+    const uint64_t generation = parts_.learner->generation();
     const auto lost = parts_.learner->RenewLeases(lease_ids);
     if (lost.ok()) {
       table_.Drop(*lost);
-    } else if (!absl::IsFailedPrecondition(FromLearner(lost.status()))) {
+    } else if (!absl::IsFailedPrecondition(FromLearner(lost.status(), generation))) {
       LogWarning("leases are not renewed: ", lost.status().ToString());
     }
   }

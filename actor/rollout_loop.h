@@ -18,7 +18,9 @@
 #include "actor/reward_client.h"
 #include "actor/rollout.h"
 #include "actor/sampler.h"
+#include "actor/stall_watch.h"
 #include "common/base/bounded_queue.h"
+#include "common/base/clock.h"
 #include "common/metrics/actor_metrics.h"
 #include "common/rpc/retry.h"
 
@@ -43,6 +45,11 @@ struct RolloutLoopOptions {
   // Pause after a failed call or task; doubles up to the maximum.
   absl::Duration first_pause = absl::Milliseconds(50);
   absl::Duration max_pause = absl::Seconds(2);
+  // A sampler that makes no progress for this time, neither a denoising step nor the end of a call,
+  // hangs.
+  absl::Duration stall_limit = absl::Minutes(10);
+  // Measures stall_limit.
+  Clock* clock = Clock::Real();
 };
 
 // What the loop works with. All outlive it.
@@ -52,12 +59,15 @@ struct RolloutParts {
   Sampler* sampler = nullptr;
   RewardFunction score;
   ActorMetrics* metrics = nullptr;
+  // Called on another thread when the sampler hangs with this task, whose lease is then renewed no
+  // more. A thread that hangs cannot be ended: Run returns only if it wakes.
+  std::function<void(const std::string& task_id)> on_stall;
 };
 
 // Leases tasks, samples, scores and delivers them, as three stages with short queues between: the
 // next batch is denoised while the last one's rewards and acks are under way. Leases are renewed by
-// a fourth thread. At most two batches wait before each of the last two stages, so that no more
-// than seven are in memory.
+// a fourth thread, and a fifth watches the sampler: the other stages' calls have deadlines. At most
+// two batches wait before each of the last two stages, so that no more than seven are in memory.
 //
 // A batch whose lease or generation is lost is dropped: the task is another's. One that fails (no
 // policy, no rewards, samples that the learner refuses) is given back with the reason.
@@ -91,16 +101,22 @@ class RolloutLoop {
   absl::Status EnsureRegistered();
   absl::Status SampleRollout(Rollout* rollout);
   absl::Status UsePolicy(const Rollout& rollout);
+  // From now on the sampler works on the rollout.
+  StallWatch::Work WatchSampler(const Rollout& rollout);
+  // Passes a sampled rollout on, once there is room.
+  absl::Status PushSampled(const RolloutPtr& rollout);
   absl::Status ScoreRollout(Rollout* rollout);
   absl::Status DeliverRollout(Rollout* rollout);
 
   // The rollout leaves the actor undone: it is dropped or given back. Pauses after giving back, so
   // that an actor that cannot work does not use up a task's attempts at once.
   void GiveUp(const Rollout& rollout, const absl::Status& why);
-  // The learner does not know us any more: all work in hand is void.
-  void LoseGeneration();
-  // Passes on what the learner said about a rollout, and notices when it does not know us.
-  absl::Status FromLearner(const absl::Status& status);
+  // The learner does not know us any more: all work in hand is void, unless it is of a later
+  // registration than that generation's.
+  void LoseGeneration(uint64_t generation);
+  // Passes on what the learner said to a call of that generation, and notices when it does not know
+  // us.
+  absl::Status FromLearner(const absl::Status& status, uint64_t generation);
   // Run will return this; everything stops.
   void Fail(const absl::Status& status);
   void EndAll() ABSL_LOCKS_EXCLUDED(mutex_);
@@ -114,8 +130,10 @@ class RolloutLoop {
   const RolloutLoopOptions options_;
   const RolloutParts parts_;
   RolloutTable table_;
-  BoundedQueue<RolloutPtr> sampled_{2};
-  BoundedQueue<RolloutPtr> scored_{2};
+  StallWatch watch_;
+  static constexpr size_t kQueued = 2;
+  BoundedQueue<RolloutPtr> sampled_{kQueued};
+  BoundedQueue<RolloutPtr> scored_{kQueued};
   std::string policy_sha256_;      // that the sampler has; sample stage only
   int64_t acked_version_ = -1;     // sample stage only
   uint64_t acked_generation_ = 0;  // sample stage only

@@ -28,6 +28,7 @@ absl::Status CheckSameRun(const config::v1::Config& before, const config::v1::Co
   cluster.set_reward_servers(after.cluster().reward_servers());
   cluster.set_listen_host(after.cluster().listen_host());
   cluster.set_lease_seconds(after.cluster().lease_seconds());
+  cluster.set_actor_stall_seconds(after.cluster().actor_stall_seconds());
   cluster.set_max_task_attempts(after.cluster().max_task_attempts());
   config::v1::TrainingConfig& training = *allowed.mutable_training();
   training.set_parallel_backwards(after.training().parallel_backwards());

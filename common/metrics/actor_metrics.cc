@@ -25,8 +25,9 @@ ActorMetrics::ActorMetrics(prometheus::Registry& r)
           "phase", {"denoise", "decode", "reward", "deliver"}, {}, PhaseSeconds()),
       idle_seconds(CounterFamily(r, "ddpo_actor_idle_seconds_total",
                                  "Seconds in which the sampler waited, by what it waited for: a "
-                                 "task, its policy, or room for the batch's delivery."),
-                   "cause", {"task", "policy", "delivery"}),
+                                 "task, its policy, or the rewards or the delivery of batches "
+                                 "before."),
+                   "cause", {"task", "policy", "reward", "delivery"}),
       reward_failures(CounterFamily(r, "ddpo_actor_reward_failures_total",
                                     "Samples for which no reward came, retries included.")
                           .Add({})),

@@ -23,7 +23,7 @@ struct ActorMetrics {
   LabelSet<prometheus::Counter> tasks;
   // By phase of a batch: denoise, decode, reward, deliver.
   LabelSet<prometheus::Histogram> phase_seconds;
-  // By cause: task, policy, delivery.
+  // By cause: task, policy, reward, delivery.
   LabelSet<prometheus::Counter> idle_seconds;
   prometheus::Counter& reward_failures;
   prometheus::Gauge& queue_depth;

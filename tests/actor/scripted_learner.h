@@ -3,6 +3,7 @@
 #include <grpcpp/grpcpp.h>
 
 #include <deque>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -82,6 +83,11 @@ class ScriptedLearner {
     absl::MutexLock lock(&mutex_);
     refusal_ = why;
   }
+
+  // Called before the first samples of a stream are read, and before a version is sent, which an
+  // error keeps back. To be set before an actor comes.
+  std::function<void()> on_deliver;
+  std::function<grpc::Status()> on_fetch_policy;
 
   // Waits until that many tasks are handed out.
   void AwaitLeases(int count) {
@@ -198,6 +204,10 @@ class ScriptedLearner {
     }
     grpc::Status FetchPolicy(grpc::ServerContext*, const cluster::v1::FetchPolicyRequest* request,
                              grpc::ServerWriter<cluster::v1::PolicyChunk>* writer) override {
+      if (learner_->on_fetch_policy) {
+        const grpc::Status status = learner_->on_fetch_policy();
+        if (!status.ok()) return status;
+      }
       Send(request->version(), writer);
       return grpc::Status::OK;
     }
@@ -232,6 +242,7 @@ class ScriptedLearner {
     grpc::Status Deliver(grpc::ServerContext*,
                          grpc::ServerReaderWriter<cluster::v1::SampleAck,
                                                   cluster::v1::TrajectorySample>* stream) override {
+      if (learner_->on_deliver) learner_->on_deliver();
       int until_break = -1;
       {
         absl::MutexLock lock(&learner_->mutex_);

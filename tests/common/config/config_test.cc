@@ -425,6 +425,10 @@ TEST(SameRunTest, ARunMayGoOnWithOtherProcessesButNotWithOtherNumbers) {
   EXPECT_TRUE(
       CheckSameRun(before, RunWith({"run.epochs=7", "cluster.actors=9", "cluster.learner_ranks=2"}))
           .ok());
+  EXPECT_TRUE(
+      CheckSameRun(before, RunWith({"cluster.lease_seconds=60", "cluster.rank_timeout_seconds=60",
+                                    "cluster.actor_stall_seconds=60"}))
+          .ok());
   const absl::Status other =
       CheckSameRun(before, RunWith({"training.learning_rate=0.5", "training.minibatch_size=8"}));
   EXPECT_EQ(other.code(), absl::StatusCode::kFailedPrecondition);
