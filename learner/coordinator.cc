@@ -210,6 +210,8 @@ absl::StatusOr<cluster::v1::RenewLeasesResponse> Coordinator::RenewLeases(
   actors_[request.actor_id()].last_seen = now;
   std::set<uint64_t> lost(request.lease_ids().begin(), request.lease_ids().end());
   for (auto& [id, leased] : leased_) {
+    // Ids begin at 1 in each generation: that of a batch from before may be another actor's lease.
+    if (leased.actor_id != request.actor_id()) continue;
     if (lost.erase(leased.lease_id) > 0) leased.end = now + options_.lease_duration;
   }
   cluster::v1::RenewLeasesResponse response;
@@ -228,9 +230,11 @@ absl::Status Coordinator::FailTask(const cluster::v1::FailTaskRequest& request) 
       return absl::OkStatus();  // another has it by now, or it is complete
     }
     ++failed_tasks_;
-    // A code of 0 would turn the run's error into success.
-    const auto code = request.code() == 0 ? absl::StatusCode::kUnknown
-                                          : static_cast<absl::StatusCode>(request.code());
+    auto code = static_cast<absl::StatusCode>(request.code());
+    // As the run's error these would be its success, or a stop that was asked for.
+    if (code == absl::StatusCode::kOk || code == absl::StatusCode::kCancelled) {
+      code = absl::StatusCode::kUnknown;
+    }
     Lose(leased, code, request.message());
     answers = Match();
   }

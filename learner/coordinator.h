@@ -57,8 +57,8 @@ class Coordinator {
   // Answers a LeaseTask that waits with `none`, because its call was cancelled.
   void StopWaiting(const void* call);
 
-  // Renews the leases that are named and only those: one whose hand-out never reached the actor has
-  // to end.
+  // Renews the leases that are named and are the actor's, and only those: one whose hand-out never
+  // reached the actor has to end.
   absl::StatusOr<cluster::v1::RenewLeasesResponse> RenewLeases(
       const cluster::v1::RenewLeasesRequest& request);
   // The task waits again. After max_task_attempts the run's error is set.
@@ -89,7 +89,7 @@ class Coordinator {
   absl::Status CheckSender(const std::string& actor_id, uint64_t incarnation,
                            uint64_t generation) const;
 
-  // Why the run cannot go on, once a task has failed too often.
+  // Why the run cannot go on, once a task has failed too often. Never CANCELLED.
   absl::Status error() const;
   std::vector<cluster::v1::ActorStatus> ActorStatuses() const;
   // Of those that were heard of lately: an idle actor asks for a task every few seconds.

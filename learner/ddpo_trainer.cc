@@ -12,6 +12,7 @@
 #include "common/base/status_macros.h"
 #include "common/nn/lora.h"
 #include "common/tensors/safetensors.h"
+#include "learner/epoch_tensors.h"
 #include "learner/epoch_update.h"
 #include "learner/gradient_workers.h"
 #include "learner/policy_gradient_epoch.h"
@@ -166,6 +167,34 @@ class DdpoTrainer : public PolicyTrainer {
       }
       result->weights_changed = !Equal(before, policy_.Copy());
       return result;
+    } catch (const std::exception& error) {
+      return absl::InternalError(absl::StrCat("epoch ", epoch, ": ", error.what()));
+    }
+  }
+
+  absl::StatusOr<double> LogProbDifference(absl::Span<const TrainingSample> samples,
+                                           const std::string& policy, int64_t epoch) override {
+    if (options_.full_finetuning || IsRwr(options_)) {
+      return absl::UnimplementedError("no log-probabilities of an older policy");
+    }
+    try {
+      DDPO_ASSIGN_OR_RETURN(SafetensorsContents contents, ParseSafetensors(policy));
+      DDPO_ASSIGN_OR_RETURN(const LoraWeights lora,
+                            LoraFromContents(pipeline_->unet(), std::move(contents)));
+      const auto count = static_cast<int64_t>(
+          std::min<size_t>(samples.size(), static_cast<size_t>(options_.step.minibatch_size)));
+      const std::vector<double> no_weights(count);
+      const int num_steps = options_.step.objective.num_steps;
+      DDPO_ASSIGN_OR_RETURN(
+          const EpochTensors tensors,
+          EpochTensors::Create(*pipeline_, num_steps, {samples.first(count), no_weights, epoch}));
+      const at::Tensor rows = at::arange(count, at::kLong);
+      const at::Tensor steps = (rows + epoch).remainder(num_steps).unsqueeze(1);
+      DDPO_ASSIGN_OR_RETURN(
+          const at::Tensor log_probs,
+          BatchLogProbs(*pipeline_, tensors.Take(rows, steps), options_.step, workers_, &lora));
+      const at::Tensor sampled = tensors.log_probs.gather(1, steps.to(log_probs.device()));
+      return (log_probs - sampled).abs().max().item<double>();
     } catch (const std::exception& error) {
       return absl::InternalError(absl::StrCat("epoch ", epoch, ": ", error.what()));
     }

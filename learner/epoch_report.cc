@@ -1,6 +1,8 @@
 #include "learner/epoch_report.h"
 
 #include <algorithm>
+#include <cmath>
+#include <limits>
 #include <nlohmann/json.hpp>
 
 #include "absl/strings/str_format.h"
@@ -55,14 +57,16 @@ cluster::v1::RankUpdate ToRankUpdate(const UpdateMetrics& update) {
 
 UpdateMetrics MergeUpdates(absl::Span<const cluster::v1::RankUpdate> ranks) {
   UpdateMetrics merged;
+  merged.logprob_abs_diff_max = std::numeric_limits<double>::quiet_NaN();
   for (const cluster::v1::RankUpdate& rank : ranks) {
     merged.loss += rank.loss();
     merged.approx_kl += rank.approx_kl();
     merged.clip_fraction += rank.clip_fraction();
     merged.ratio_mean += rank.ratio_mean();
     merged.reference_kl += rank.reference_kl();
+    // Of those ranks that measured it.
     merged.logprob_abs_diff_max =
-        std::max(merged.logprob_abs_diff_max, rank.logprob_abs_diff_max());
+        std::fmax(merged.logprob_abs_diff_max, rank.logprob_abs_diff_max());
     // All ranks take the same steps along the same gradient.
     merged.grad_norm = rank.grad_norm();
     merged.optimizer_steps = rank.optimizer_steps();

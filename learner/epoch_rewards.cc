@@ -4,15 +4,36 @@
 #include <tuple>
 #include <utility>
 
+#include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
 #include "ddpo/cluster/v1/ranks.pb.h"
 #include "learner/rank_exchange.h"
 
 namespace ddpo {
+namespace {
+
+// The digest that all ranks name, except those that name none.
+absl::StatusOr<std::string> CommonScorer(const std::vector<cluster::v1::RankRewards>& ranks) {
+  size_t first = 0;
+  while (first < ranks.size() && ranks[first].scorer_digest().empty()) ++first;
+  if (first == ranks.size()) return "";
+  for (size_t rank = first + 1; rank < ranks.size(); ++rank) {
+    const std::string& digest = ranks[rank].scorer_digest();
+    if (digest.empty() || digest == ranks[first].scorer_digest()) continue;
+    return absl::FailedPreconditionError(absl::StrCat(
+        "rank ", first, " has rewards of a scorer with digest `", ranks[first].scorer_digest(),
+        "`, rank ", rank, " of one with `", digest, "`: they are not comparable"));
+  }
+  return ranks[first].scorer_digest();
+}
+
+}  // namespace
 
 absl::StatusOr<EpochRewards> GatherRewards(Collective& collective,
-                                           absl::Span<const TrainingSample> samples) {
+                                           absl::Span<const TrainingSample> samples,
+                                           const std::string& scorer_digest) {
   cluster::v1::RankRewards mine;
+  mine.set_scorer_digest(scorer_digest);
   for (const TrainingSample& sample : samples) {
     cluster::v1::RewardedSample& rewarded = *mine.add_samples();
     rewarded.set_task_id(sample.task_id);
@@ -37,6 +58,7 @@ absl::StatusOr<EpochRewards> GatherRewards(Collective& collective,
            std::forward_as_tuple(b.first->task_id(), b.first->sample_index());
   });
   EpochRewards rewards;
+  DDPO_ASSIGN_OR_RETURN(rewards.scorer_digest, CommonScorer(ranks));
   if (!all.empty()) rewards.oldest_policy = all.front().first->policy_version();
   for (const auto& [sample, rank] : all) {
     if (rank == collective.rank()) rewards.mine.push_back(rewards.rewards.size());

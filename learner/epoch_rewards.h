@@ -22,11 +22,15 @@ struct EpochRewards {
   std::map<std::string, double> reward_details;  // sums
   std::map<std::string, double> actor_seconds;   // sums
   int64_t oldest_policy = 0;                     // version
+  std::string scorer_digest;                     // of the ranks' one scorer; empty if none names it
 };
 
-// Gathers them from every rank's samples, which are in canonical order. The same on all ranks, but
-// for `mine`. Errors are those of Collective::AllGather.
+// Gathers them from every rank's samples, which are in canonical order, and the digest of the
+// scorer of its rewards, which is empty where no sample has named it. The same on all ranks, but
+// for `mine`. FAILED_PRECONDITION names two ranks with different scorers, and the digests; other
+// errors are those of Collective::AllGather.
 absl::StatusOr<EpochRewards> GatherRewards(Collective& collective,
-                                           absl::Span<const TrainingSample> samples);
+                                           absl::Span<const TrainingSample> samples,
+                                           const std::string& scorer_digest);
 
 }  // namespace ddpo

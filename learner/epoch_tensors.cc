@@ -25,36 +25,34 @@ absl::Status CheckTrajectory(const Pipeline& pipeline, int64_t num_steps,
                    channels, ",", size, ",", size, "]) and ", num_steps));
 }
 
-at::Tensor FinalLatent(const Pipeline& pipeline, int64_t num_steps, const TrainingSample& sample) {
+at::Tensor Latents(const Pipeline& pipeline, int64_t num_steps, const TrainingSample& sample) {
   const int64_t channels = pipeline.unet().in_channels();
   const int64_t size = pipeline.unet().sample_size();
   // LibTorch has no read-only views.
   auto* values = const_cast<float*>(sample.latents.data());  // NOLINT(*-const-cast)
-  return at::from_blob(values + num_steps * channels * size * size, {channels, size, size},
-                       at::kFloat);
+  return at::from_blob(values, {num_steps + 1, channels, size, size}, at::kFloat);
+}
+
+at::Tensor FinalLatent(const Pipeline& pipeline, int64_t num_steps, const TrainingSample& sample) {
+  return Latents(pipeline, num_steps, sample)[num_steps];
 }
 
 absl::StatusOr<EpochTensors> EpochTensors::Create(const Pipeline& pipeline, int64_t num_steps,
                                                   const EpochSamples& epoch) {
-  const int64_t channels = pipeline.unet().in_channels();
-  const int64_t size = pipeline.unet().sample_size();
+  EpochTensors tensors;
   const auto count = static_cast<int64_t>(epoch.samples.size());
-  const at::Tensor all_latents =
-      at::empty({count, num_steps + 1, channels, size, size}, at::kFloat);
   const at::Tensor all_log_probs = at::empty({count, num_steps}, at::kFloat);
   std::vector<std::string> prompts;
   for (int64_t i = 0; i < count; ++i) {
     const TrainingSample& sample = epoch.samples[i];
     DDPO_RETURN_IF_ERROR(CheckTrajectory(pipeline, num_steps, sample));
-    std::copy(sample.latents.begin(), sample.latents.end(), all_latents[i].data_ptr<float>());
+    tensors.latents.push_back(Latents(pipeline, num_steps, sample));
     std::copy(sample.log_probs.begin(), sample.log_probs.end(), all_log_probs[i].data_ptr<float>());
     prompts.push_back(sample.prompt);
   }
-  EpochTensors tensors;
   tensors.cond = pipeline.EncodePrompts(prompts);
   tensors.uncond = pipeline.EncodePrompts({""});
   const at::Device device = tensors.cond.device();
-  tensors.latents = all_latents.to(device);
   tensors.log_probs = all_log_probs.to(device);
   tensors.advantages =
       at::tensor(at::ArrayRef<double>(epoch.weights.data(), epoch.weights.size()), at::kDouble)
@@ -63,11 +61,12 @@ absl::StatusOr<EpochTensors> EpochTensors::Create(const Pipeline& pipeline, int6
 }
 
 PolicyBatch EpochTensors::Take(const at::Tensor& rows, const at::Tensor& timestep_order) const {
-  const at::Tensor index = rows.to(latents.device());
+  const at::Tensor index = rows.to(cond.device());
   PolicyBatch batch;
   batch.cond = cond.index_select(0, index);
   batch.uncond = uncond;
-  batch.latents = latents.index_select(0, index);
+  for (int64_t i = 0; i < rows.size(0); ++i)
+    batch.latents.push_back(latents[rows[i].item<int64_t>()]);
   batch.log_probs = log_probs.index_select(0, index);
   if (start_log_probs.defined()) {
     batch.start_log_probs = start_log_probs.index_select(0, index);

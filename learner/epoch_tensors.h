@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <cstdint>
+#include <vector>
 
 #include "absl/status/statusor.h"
 #include "common/diffusion/pipeline.h"
@@ -17,15 +18,20 @@ namespace ddpo {
 absl::Status CheckTrajectory(const Pipeline& pipeline, int64_t num_steps,
                              const TrainingSample& sample);
 
+// [T+1,C,h,w] of a trajectory that CheckTrajectory finds in order: a view of the sample's memory.
+at::Tensor Latents(const Pipeline& pipeline, int64_t num_steps, const TrainingSample& sample);
+
 // x_0 [C,h,w] of a trajectory that CheckTrajectory finds in order: a view of the sample's memory.
 at::Tensor FinalLatent(const Pipeline& pipeline, int64_t num_steps, const TrainingSample& sample);
 
 // An epoch's samples as float32 tensors on the pipeline's device, in the samples' order.
 // N samples, T denoising steps.
 struct EpochTensors {
-  at::Tensor cond;       // [N,L,D]
-  at::Tensor uncond;     // [1,L,D]
-  at::Tensor latents;    // [N,T+1,C,h,w]
+  at::Tensor cond;    // [N,L,D]
+  at::Tensor uncond;  // [1,L,D]
+  // N of [T+1,C,h,w] in host memory: views of the samples, which must outlive this. Trajectories
+  // are the largest part by far, and are held once.
+  std::vector<at::Tensor> latents;
   at::Tensor log_probs;  // [N,T]
   // [N,T]: under the policy at the start of the update; undefined but for the decoupled objective.
   at::Tensor start_log_probs;

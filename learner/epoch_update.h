@@ -22,8 +22,8 @@ class EpochUpdate {
  public:
   virtual ~EpochUpdate() = default;
 
-  // INVALID_ARGUMENT names a sample that does not fit; INTERNAL the step of a loss or gradient that
-  // is not finite. Leaves UpdateMetrics::weights_changed to the caller.
+  // INVALID_ARGUMENT names a sample that does not fit; OUT_OF_RANGE the step of a loss or gradient
+  // that is not finite. Leaves UpdateMetrics::weights_changed to the caller.
   virtual absl::StatusOr<UpdateMetrics> Run(const EpochSamples& samples, GradientWorkers& workers,
                                             TrainablePolicy& policy) const = 0;
 };

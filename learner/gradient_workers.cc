@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "common/base/status_macros.h"
+#include "learner/non_finite.h"
 
 namespace ddpo {
 namespace {
@@ -37,10 +38,10 @@ absl::StatusOr<at::Tensor> FlatGradient(const NamedTensors& parameters, const at
   auto part = gradients.begin();
   for (const auto& [key, tensor] : parameters) {
     if (!(part++)->isfinite().all().item<bool>()) {
-      return absl::InternalError(absl::StrCat("the gradient of ", key, " is not finite"));
+      return NonFiniteError(absl::StrCat("the gradient of ", key, " is not finite"));
     }
   }
-  return absl::InternalError("the gradient is not finite");
+  return NonFiniteError("the gradient is not finite");
 }
 
 absl::StatusOr<at::Tensor> UnitGradient(const NamedTensors& parameters, int64_t unit,
@@ -49,7 +50,7 @@ absl::StatusOr<at::Tensor> UnitGradient(const NamedTensors& parameters, int64_t 
   DDPO_ASSIGN_OR_RETURN(const at::Tensor loss, units.loss(unit));
   const double value = loss.item<double>();
   if (!std::isfinite(value)) {
-    return absl::InternalError(absl::StrCat("the loss is ", value, ", expected a finite number"));
+    return NonFiniteError(absl::StrCat("the loss is ", value, ", expected a finite number"));
   }
   return FlatGradient(parameters, loss);
 }

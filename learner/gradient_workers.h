@@ -40,8 +40,9 @@ class GradientWorkers {
 
   // The sum over the units of d(loss)/d(parameters), flattened in key order to [elements] float32.
   // The parameters are leaves that require gradients; their .grad stays as it is.
-  // The error of the first unit, in unit order, that failed: that of its loss function, or INTERNAL
-  // for a loss or gradient that is not finite and for what LibTorch throws; with the unit's name.
+  // The error of the first unit, in unit order, that failed, with the unit's name: that of its loss
+  // function, OUT_OF_RANGE for a loss or gradient that is not finite, INTERNAL for what LibTorch
+  // throws.
   absl::StatusOr<at::Tensor> SumGradients(const NamedTensors& parameters, const Units& units)
       ABSL_LOCKS_EXCLUDED(mutex_);
 

@@ -14,6 +14,7 @@
 #include "common/config/config.h"
 #include "common/config/prompts.h"
 #include "common/config/same_run.h"
+#include "common/rpc/retry.h"
 #include "ddpo/cluster/v1/ranks.pb.h"
 #include "learner/rank_exchange.h"
 #include "learner/sample_weighting_factory.h"
@@ -23,6 +24,9 @@ namespace {
 
 // How often the learner looks whether all actors have heard of the end.
 constexpr absl::Duration kLook = absl::Milliseconds(10);
+// A learner that starts again asks for its old port, where its clients look for it. Somebody else's
+// connection may have it for a moment.
+constexpr absl::Duration kPortPatience = absl::Seconds(20);
 
 CheckpointRetention Retention(const config::v1::CheckpointConfig& config) {
   CheckpointRetention retention;
@@ -31,13 +35,33 @@ CheckpointRetention Retention(const config::v1::CheckpointConfig& config) {
   return retention;
 }
 
+// What `start` returns, once it can listen; UNAVAILABLE if it never can.
+template <typename Start>
+auto ListenPatiently(const std::string& address, Start start) -> decltype(start()) {
+  RetryOptions retry;
+  retry.give_up_after = kPortPatience;
+  retry.max_pause = absl::Milliseconds(500);
+  decltype(start()) server;
+  bool told = false;
+  DDPO_RETURN_IF_ERROR(
+      CallWithRetry(absl::StrCat("listening on ", address), retry, [&](absl::Time) {
+        server = start();
+        if (absl::IsUnavailable(server.status()) && !std::exchange(told, true)) {
+          LogWarning(server.status().message(), "; trying again for ",
+                     absl::FormatDuration(kPortPatience));
+        }
+        return server.status();
+      }));
+  return server;
+}
+
 }  // namespace
 
 Learner::Learner(const LearnerOptions& options, Collective* collective)
     : options_(options),
       collective_(collective),
       registry_(std::make_shared<prometheus::Registry>()),
-      files_(options.run_dir, options.file_system),
+      files_(options.run_dir, options.config.training().full_finetuning(), options.file_system),
       checkpoints_(files_.checkpoints_dir(), Retention(options.config.checkpoint()),
                    options.file_system) {}
 
@@ -155,7 +179,9 @@ absl::Status Learner::Serve() {
   server_options.allow_plain_text_anywhere = options_.allow_plain_text_anywhere;
   server_options.tls = options_.config.security().tls();
   server_options.health_listen = options_.health_listen;
-  DDPO_ASSIGN_OR_RETURN(rpc_, RpcServer::Start(server_options, services));
+  DDPO_ASSIGN_OR_RETURN(rpc_, ListenPatiently(options_.listen, [&] {
+                          return RpcServer::Start(server_options, services);
+                        }));
   if (!options_.metrics_listen.empty()) DDPO_RETURN_IF_ERROR(ServeMetrics());
   LogInfo("serves on ", rpc_->address(), ", rank ", collective_->rank(), " of ",
           collective_->size(), ", generation ", generation());
@@ -203,7 +229,9 @@ absl::Status Learner::ServeMetrics() {
   metrics_options.listen = options_.metrics_listen;
   metrics_options.allow_plain_text_anywhere = options_.allow_plain_text_anywhere;
   metrics_options.process = "ddpo-learner";
-  DDPO_ASSIGN_OR_RETURN(metrics_server_, MetricsServer::Start(metrics_options, registry_));
+  DDPO_ASSIGN_OR_RETURN(metrics_server_, ListenPatiently(options_.metrics_listen, [&] {
+                          return MetricsServer::Start(metrics_options, registry_);
+                        }));
   LogInfo("metrics on ", metrics_server_->address());
   return absl::OkStatus();
 }

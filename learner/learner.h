@@ -10,6 +10,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/time/time.h"
+#include "common/base/end_times.h"
 #include "common/metrics/learner_metrics.h"
 #include "common/metrics/metrics_server.h"
 #include "common/rpc/server.h"
@@ -49,9 +50,9 @@ struct LearnerOptions {
   // How long the run's thread may do nothing until health checks of kProgressHealth fail.
   absl::Duration stall = absl::InfiniteDuration();
   // Longest time to wait at the end for actors to hear of it.
-  absl::Duration farewell = absl::Seconds(3);
+  absl::Duration farewell = kLearnerFarewell;
   // Longest time that calls under way are let end after that.
-  absl::Duration drain = absl::Seconds(5);
+  absl::Duration drain = kLearnerDrain;
   // Where the run's folder lies.
   FileSystem* file_system = FileSystem::Real();
   // This rank's address as actors reach it, where it is not the one that `listen` gives. Rank 0 has

@@ -3,6 +3,7 @@
 #include <ATen/ATen.h>
 
 #include <algorithm>
+#include <limits>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -95,7 +96,13 @@ absl::StatusOr<UpdateMetrics> PolicyGradientEpoch::Run(const EpochSamples& sampl
                           absl::StrCat("inner epoch ", inner, ", ", status.message()));
     }
   }
-  return metrics.Mean();
+  UpdateMetrics mean = metrics.Mean();
+  // The distance to a stale sample's policy is that of the updates since.
+  const bool stale = std::any_of(
+      samples.samples.begin(), samples.samples.end(),
+      [&](const TrainingSample& sample) { return sample.policy_version != samples.epoch; });
+  if (stale) mean.logprob_abs_diff_max = std::numeric_limits<double>::quiet_NaN();
+  return mean;
 }
 
 }  // namespace ddpo

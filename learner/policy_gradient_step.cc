@@ -28,14 +28,16 @@ absl::Status CheckBatch(const PolicyBatch& batch, const ObjectiveOptions& object
     return absl::InvalidArgumentError(absl::StrCat("policy gradient step: minibatch_size is ",
                                                    minibatch_size, ", expected at least 1"));
   }
-  if (!batch.latents.defined() || batch.latents.dim() != 5 || batch.latents.size(0) < 1) {
+  if (batch.latents.empty() || batch.latents[0].dim() != 4) {
     return absl::InvalidArgumentError(
-        "policy gradient step: latents are not [B,T+1,C,h,w] with at least one sample");
+        "policy gradient step: latents are not of one or more samples, [T+1,C,h,w] each");
   }
-  const int64_t samples = batch.latents.size(0);
-  std::vector<int64_t> latents = batch.latents.sizes().vec();
-  latents[1] = num_steps + 1;
-  DDPO_RETURN_IF_ERROR(CheckShape("latents", batch.latents, latents));
+  const auto samples = static_cast<int64_t>(batch.latents.size());
+  std::vector<int64_t> shape = batch.latents[0].sizes().vec();
+  shape[0] = num_steps + 1;
+  for (const at::Tensor& latents : batch.latents) {
+    DDPO_RETURN_IF_ERROR(CheckShape("latents", latents, shape));
+  }
   DDPO_RETURN_IF_ERROR(CheckShape("log_probs", batch.log_probs, {samples, num_steps}));
   if (objective.decoupled) {
     DDPO_RETURN_IF_ERROR(
@@ -64,7 +66,7 @@ class BatchUnits {
       : batch_(batch),
         minibatch_size_(minibatch_size),
         columns_(batch.timestep_order.size(1)),
-        samples_(batch.latents.size(0)),
+        samples_(static_cast<int64_t>(batch.latents.size())),
         timesteps_(at::tensor(timesteps, at::kLong)) {}
 
   int64_t count() const { return (samples_ + minibatch_size_ - 1) / minibatch_size_ * columns_; }
@@ -84,13 +86,19 @@ class BatchUnits {
       return tensor.slice(0, Begin(unit), End(unit));
     };
     const at::Tensor steps = Rows(batch_.timestep_order, unit);
-    const at::Device device = batch_.latents.device();
+    const at::Device device = batch_.cond.device();
     const at::Tensor row = at::arange(End(unit) - Begin(unit), at::kLong).to(device);
     const at::Tensor step = steps.to(device);
-    const at::Tensor latents = rows(batch_.latents);
+    std::vector<at::Tensor> latents, targets;
+    for (int64_t i = 0; i < steps.size(0); ++i) {
+      const at::Tensor& trajectory = batch_.latents[Begin(unit) + i];
+      const auto at_step = steps[i].item<int64_t>();
+      latents.push_back(trajectory[at_step]);
+      targets.push_back(trajectory[at_step + 1]);
+    }
     TrainingUnit result;
-    result.latents = latents.index({row, step});
-    result.target = latents.index({row, step + 1});
+    result.latents = at::stack(latents).to(device);
+    result.target = at::stack(targets).to(device);
     result.log_probs = rows(batch_.log_probs).index({row, step});
     if (batch_.start_log_probs.defined()) {
       result.start_log_probs = rows(batch_.start_log_probs).index({row, step});

@@ -1,7 +1,9 @@
 #include "learner/rank_exchange.h"
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_join.h"
@@ -13,23 +15,37 @@ constexpr size_t kPartBytes = 4 << 20;
 
 }  // namespace
 
+absl::StatusOr<std::vector<std::string>> GatherInParts(Collective& collective,
+                                                       const std::string& mine) {
+  if (collective.size() == 1) return std::vector<std::string>{mine};
+  // The first part comes with the size of the whole, so that small values need one round.
+  DDPO_ASSIGN_OR_RETURN(
+      std::vector<std::string> parts,
+      collective.AllGather(absl::StrCat(mine.size(), "\n", mine.substr(0, kPartBytes))));
+  std::vector<std::string> values;
+  uint64_t longest = 0;
+  for (size_t rank = 0; rank < parts.size(); ++rank) {
+    const size_t line = parts[rank].find('\n');
+    uint64_t size = 0;
+    if (line == std::string::npos || !absl::SimpleAtoi(parts[rank].substr(0, line), &size)) {
+      return absl::InternalError(absl::StrCat("rank ", rank, " sent no size"));
+    }
+    longest = std::max(longest, size);
+    values.push_back(parts[rank].substr(line + 1));
+  }
+  for (uint64_t begin = kPartBytes; begin < longest; begin += kPartBytes) {
+    const std::string part = begin < mine.size() ? mine.substr(begin, kPartBytes) : "";
+    DDPO_ASSIGN_OR_RETURN(parts, collective.AllGather(part));
+    for (size_t rank = 0; rank < parts.size(); ++rank) values[rank] += parts[rank];
+  }
+  return values;
+}
+
 absl::StatusOr<std::string> BroadcastFromRankZero(Collective& collective,
                                                   const std::string& bytes) {
-  if (collective.size() == 1) return bytes;
-  const bool sends = collective.rank() == 0;
-  DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> sizes,
-                        collective.AllGather(sends ? absl::StrCat(bytes.size()) : ""));
-  uint64_t size = 0;
-  if (!absl::SimpleAtoi(sizes[0], &size)) {
-    return absl::InternalError(absl::StrCat("rank 0 sent `", sizes[0], "` for a size"));
-  }
-  std::string received;
-  for (size_t begin = 0; begin < size; begin += kPartBytes) {
-    DDPO_ASSIGN_OR_RETURN(std::vector<std::string> parts,
-                          collective.AllGather(sends ? bytes.substr(begin, kPartBytes) : ""));
-    received += parts[0];
-  }
-  return received;
+  DDPO_ASSIGN_OR_RETURN(std::vector<std::string> values,
+                        GatherInParts(collective, collective.rank() == 0 ? bytes : ""));
+  return std::move(values[0]);
 }
 
 absl::Status CheckRanksAlike(const std::string& what, const std::vector<std::string>& values) {

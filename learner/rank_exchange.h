@@ -11,12 +11,16 @@
 
 namespace ddpo {
 
-// Every rank's message, in rank order. All ranks call it. Errors are those of
-// Collective::AllGather.
+// What every rank passes, in rank order. All ranks call it. In parts, as the ranks' store takes no
+// value of 8 MiB or more. Errors are those of Collective::AllGather.
+absl::StatusOr<std::vector<std::string>> GatherInParts(Collective& collective,
+                                                       const std::string& mine);
+
+// Every rank's message, as by GatherInParts.
 template <typename Message>
 absl::StatusOr<std::vector<Message>> GatherFromRanks(Collective& collective, const Message& mine) {
   DDPO_ASSIGN_OR_RETURN(const std::vector<std::string> bytes,
-                        collective.AllGather(mine.SerializeAsString()));
+                        GatherInParts(collective, mine.SerializeAsString()));
   std::vector<Message> messages(bytes.size());
   for (size_t rank = 0; rank < bytes.size(); ++rank) {
     if (!messages[rank].ParseFromString(bytes[rank])) {
@@ -26,8 +30,7 @@ absl::StatusOr<std::vector<Message>> GatherFromRanks(Collective& collective, con
   return messages;
 }
 
-// Rank 0's bytes, on every rank; what the others pass is not looked at. In parts, so that a large
-// state does not lie in the ranks' store all at once.
+// Rank 0's bytes, on every rank, as by GatherInParts; what the others pass is not looked at.
 absl::StatusOr<std::string> BroadcastFromRankZero(Collective& collective, const std::string& bytes);
 
 // OK if every rank has the same value. Otherwise DATA_LOSS says which ranks have which, as in

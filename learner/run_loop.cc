@@ -11,6 +11,7 @@
 #include "common/base/status_macros.h"
 #include "common/config/config.h"
 #include "learner/ledger.h"
+#include "learner/non_finite.h"
 #include "learner/rank_exchange.h"
 
 namespace ddpo {
@@ -48,6 +49,7 @@ absl::Status RunLoop::Restore(const std::optional<Checkpoint>& checkpoint) {
     message.set_present(true);
     message.set_epochs_done(checkpoint->epochs_done);
     message.set_prompt_statistics(checkpoint->prompt_statistics);
+    message.set_scorer_digest(checkpoint->scorer_digest);
   }
   DDPO_ASSIGN_OR_RETURN(const std::string bytes,
                         BroadcastFromRankZero(*parts_.collective, message.SerializeAsString()));
@@ -59,6 +61,8 @@ absl::Status RunLoop::Restore(const std::optional<Checkpoint>& checkpoint) {
                             checkpoint.has_value() ? checkpoint->trainer_state : ""));
   DDPO_RETURN_IF_ERROR(parts_.trainer->RestoreState(trainer_state));
   DDPO_RETURN_IF_ERROR(parts_.statistics->RestoreState(message.prompt_statistics()));
+  scorer_digest_ = message.scorer_digest();
+  parts_.buffer->PinScorer(scorer_digest_);
   if (message.epochs_done() > 0) parts_.buffer->MarkDone(message.epochs_done() - 1);
   next_epoch_ = message.epochs_done();
   if (!checkpoint.has_value()) return absl::OkStatus();
@@ -96,8 +100,12 @@ absl::Status RunLoop::Run(const std::function<bool()>& stopping) {
                         parts_.collective->AllGather(Sha256Hex(policy)));
   DDPO_RETURN_IF_ERROR(CheckRanksAlike("the policy at the start", digests));
   if (leads()) {
+    // By the checkpoints' names: one that is damaged was written before the final policy all the
+    // same, which then is the run's.
+    DDPO_ASSIGN_OR_RETURN(const int64_t newest, parts_.checkpoints->NewestEpochs());
+    if (newest < config_.run().epochs()) DDPO_RETURN_IF_ERROR(parts_.files->RemoveFinalPolicy());
     DDPO_RETURN_IF_ERROR(parts_.files->TruncateMetrics(next_epoch_));
-    if (next_epoch_ == 0) DDPO_RETURN_IF_ERROR(parts_.files->WriteLora(0, policy));
+    if (next_epoch_ == 0) DDPO_RETURN_IF_ERROR(parts_.files->WritePolicy(0, policy));
     for (auto& [version, bytes] : restored_policies_) {
       parts_.policies->Publish(version, std::move(bytes));
     }
@@ -122,14 +130,20 @@ absl::Status RunLoop::Run(const std::function<bool()>& stopping) {
   }
   if (leads()) {
     DDPO_RETURN_IF_ERROR(checkpoint_writer_.Wait());
-    DDPO_ASSIGN_OR_RETURN(const std::string lora, parts_.trainer->SerializeFinalPolicy());
-    DDPO_RETURN_IF_ERROR(parts_.files->WriteFinalLora(lora));
+    DDPO_ASSIGN_OR_RETURN(const std::string last, parts_.trainer->SerializeFinalPolicy());
+    DDPO_RETURN_IF_ERROR(parts_.files->WriteFinalPolicy(last));
   }
   // The other ranks end only when all is written: a group of which one rank has ended well could
   // not start again as a whole.
   DDPO_RETURN_IF_ERROR(WaitForRanks());
   parts_.monitor->Enter("complete", next_epoch_);
   return absl::OkStatus();
+}
+
+void RunLoop::CountTimeWithRanks() {
+  const absl::Duration time = parts_.collective->time_in_calls();
+  parts_.metrics->idle_seconds["ranks"].Increment(
+      absl::ToDoubleSeconds(time - std::exchange(counted_with_ranks_, time)));
 }
 
 absl::Status RunLoop::WaitForRanks() { return parts_.collective->AllGather("").status(); }
@@ -169,9 +183,8 @@ absl::StatusOr<std::vector<TrainingSample>> RunLoop::Collect(
     const bool complete = parts_.buffer->WaitForEpoch(epoch, clock_->Now() + kLook);
     const bool deserted = leads() && !complete && parts_.coordinator->LiveActors().empty();
     parts_.metrics->idle_seconds[deserted ? "actors" : "samples"].Increment(waiting.Seconds());
-    const Stopwatch comparing(clock_);
     DDPO_ASSIGN_OR_RETURN(const bool all_complete, CompareRanks(epoch, complete, stopping()));
-    parts_.metrics->idle_seconds["ranks"].Increment(comparing.Seconds());
+    CountTimeWithRanks();
     if (!all_complete) continue;
     parts_.coordinator->CompleteEpoch(epoch);
     return parts_.buffer->TakeEpoch(epoch);
@@ -182,7 +195,10 @@ absl::StatusOr<std::string> RunLoop::Update(const std::vector<TrainingSample>& s
                                             EpochReport* report) {
   const int64_t epoch = report->epoch;
   const Stopwatch normalising(clock_);
-  DDPO_ASSIGN_OR_RETURN(report->rewards, GatherRewards(*parts_.collective, samples));
+  DDPO_ASSIGN_OR_RETURN(report->rewards,
+                        GatherRewards(*parts_.collective, samples, parts_.buffer->scorer_digest()));
+  scorer_digest_ = report->rewards.scorer_digest;
+  parts_.buffer->PinScorer(scorer_digest_);
   report->staleness = epoch - report->rewards.oldest_policy;
   if (report->staleness > config_.training().max_staleness()) {
     return absl::InternalError(absl::StrCat("a sample of epoch ", epoch, " is ", report->staleness,
@@ -199,9 +215,10 @@ absl::StatusOr<std::string> RunLoop::Update(const std::vector<TrainingSample>& s
   const Stopwatch updating(clock_);
   auto update = parts_.trainer->TrainEpoch(samples, weights, epoch);
   if (!update.ok()) {
-    if (absl::IsInternal(update.status())) parts_.metrics->non_finite_refused.Increment();
+    if (IsNonFinite(update.status())) parts_.metrics->non_finite_refused.Increment();
     return update.status();
   }
+  DDPO_RETURN_IF_ERROR(CheckStaleLogProbs(samples, epoch, &*update));
   report->update_seconds = updating.Seconds();
   parts_.buffer->MarkTrained(static_cast<int64_t>(samples.size()));
 
@@ -223,7 +240,21 @@ absl::StatusOr<std::string> RunLoop::Update(const std::vector<TrainingSample>& s
   DDPO_RETURN_IF_ERROR(CheckRanksAlike(absl::StrCat("the policy after epoch ", epoch), digests));
   parts_.monitor->SetOtherRanks(std::move(others));
   report->update = MergeUpdates(ranks);
+  CountTimeWithRanks();
   return policy;
+}
+
+absl::Status RunLoop::CheckStaleLogProbs(absl::Span<const TrainingSample> samples, int64_t epoch,
+                                         UpdateMetrics* update) {
+  const int64_t version = samples[0].policy_version;
+  // Only rank 0 keeps older policies.
+  if (version == epoch || !leads()) return absl::OkStatus();
+  DDPO_ASSIGN_OR_RETURN(const auto policy, parts_.policies->Find(version));
+  const auto difference = parts_.trainer->LogProbDifference(samples, policy->bytes, epoch);
+  if (absl::IsUnimplemented(difference.status())) return absl::OkStatus();
+  DDPO_RETURN_IF_ERROR(difference.status());
+  update->logprob_abs_diff_max = *difference;
+  return absl::OkStatus();
 }
 
 absl::Status RunLoop::RunEpoch(int64_t epoch, const std::function<bool()>& stopping) {
@@ -242,7 +273,7 @@ absl::Status RunLoop::RunEpoch(int64_t epoch, const std::function<bool()>& stopp
     const Stopwatch publishing(clock_);
     const bool keep =
         (epoch + 1) % config_.run().save_every() == 0 || epoch + 1 == config_.run().epochs();
-    if (keep) DDPO_RETURN_IF_ERROR(parts_.files->WriteLora(epoch + 1, policy));
+    if (keep) DDPO_RETURN_IF_ERROR(parts_.files->WritePolicy(epoch + 1, policy));
     Publish(epoch + 1, std::move(policy));
     report.publish_seconds = publishing.Seconds();
   }
@@ -251,7 +282,7 @@ absl::Status RunLoop::RunEpoch(int64_t epoch, const std::function<bool()>& stopp
 
 absl::StatusOr<std::string> RunLoop::SerializePolicy() {
   auto bytes = parts_.trainer->SerializePolicy();
-  if (!bytes.ok()) parts_.metrics->non_finite_refused.Increment();
+  if (IsNonFinite(bytes.status())) parts_.metrics->non_finite_refused.Increment();
   return bytes;
 }
 
@@ -271,6 +302,7 @@ absl::Status RunLoop::Save(int64_t epochs_done) {
   checkpoint.ledger = parts_.monitor->Status().ledger();
   checkpoint.config_yaml = ConfigToYaml(config_);
   checkpoint.model_digest = parts_.coordinator->model_digest();
+  checkpoint.scorer_digest = scorer_digest_;
   checkpoint.generation = parts_.coordinator->generation();
   const int64_t oldest = std::max<int64_t>(0, epochs_done - config_.training().max_staleness());
   for (int64_t version = oldest; version < epochs_done; ++version) {

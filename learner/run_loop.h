@@ -84,6 +84,11 @@ class RunLoop {
   // which it returns.
   absl::StatusOr<std::string> Update(const std::vector<TrainingSample>& samples,
                                      EpochReport* report);
+  // With staleness: compares the actors' log-probabilities with those of the policy that they had.
+  absl::Status CheckStaleLogProbs(absl::Span<const TrainingSample> samples, int64_t epoch,
+                                  UpdateMetrics* update);
+  // Counts the time since the last call that this rank has spent in calls with the others.
+  void CountTimeWithRanks();
   // The trainer's policy; counts one that is not finite.
   absl::StatusOr<std::string> SerializePolicy();
   // Publishes a policy under this version, in which all tasks that wait for it go out.
@@ -101,9 +106,11 @@ class RunLoop {
   int64_t next_epoch_ = 0;
   int64_t planned_epochs_ = 0;
   int64_t saved_epochs_ = -1;                         // of the newest checkpoint handed over
+  std::string scorer_digest_;                         // of the rewards that were trained on
   double elapsed_before_ = 0;                         // seconds, in earlier starts of the run
   std::map<int64_t, std::string> restored_policies_;  // older versions; moved out by Run
   double unreported_save_seconds_ = 0;
+  absl::Duration counted_with_ranks_ = absl::ZeroDuration();
   absl::Time start_;
   CheckpointWriter checkpoint_writer_;
 };

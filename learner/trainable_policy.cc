@@ -10,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "common/base/status_macros.h"
+#include "learner/non_finite.h"
 
 namespace ddpo {
 namespace {
@@ -100,7 +101,7 @@ absl::StatusOr<double> TrainablePolicy::Step(at::Tensor& gradient, double max_gr
   const at::NoGradGuard no_grad;
   const double norm = gradient.to(at::kDouble).norm().item<double>();
   if (!std::isfinite(norm)) {
-    return absl::InternalError(absl::StrCat("the gradient's norm is ", norm));
+    return NonFiniteError(absl::StrCat("the gradient's norm is ", norm));
   }
   gradient.mul_(std::min(1.0, max_grad_norm / (norm + 1e-6)));
   const auto step = static_cast<double>(optimizer_.steps() + 1);
@@ -117,7 +118,7 @@ absl::StatusOr<std::string> TrainablePolicy::Serialize(const NamedTensors& param
   const NamedTensors tensors = OnCpu(unet_ == nullptr ? parameters : unet_->Weights(parameters));
   for (const auto& [key, tensor] : tensors) {
     if (!tensor.isfinite().all().item<bool>()) {
-      return absl::InternalError(absl::StrCat("the policy's ", key, " is not finite"));
+      return NonFiniteError(absl::StrCat("the policy's ", key, " is not finite"));
     }
   }
   if (unet_ != nullptr) return SerializeUNetWeights(tensors);

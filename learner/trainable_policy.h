@@ -40,11 +40,11 @@ class TrainablePolicy {
 
   // One optimizer step along a flat gradient [elements], in key order, whose norm is clipped to
   // max_grad_norm as torch.nn.utils.clip_grad_norm_ does; changes the gradient. Returns the norm
-  // before clipping; INTERNAL, with no weight changed, where that is not finite.
+  // before clipping; OUT_OF_RANGE, with no weight changed, where that is not finite.
   absl::StatusOr<double> Step(at::Tensor& gradient, double max_grad_norm);
 
   // The weights as actors take them: a LoRA under PEFT's keys, or the UNet's under diffusers'.
-  // INTERNAL names a weight that is not finite.
+  // OUT_OF_RANGE names a weight that is not finite.
   absl::StatusOr<std::string> SerializePolicy() const;
   // The same of the moving average, where there is one.
   absl::StatusOr<std::string> SerializeFinalPolicy() const;

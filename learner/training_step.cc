@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "common/base/status_macros.h"
+#include "learner/non_finite.h"
 
 namespace ddpo {
 namespace {
@@ -74,13 +75,13 @@ absl::StatusOr<StepMetrics> TrainingStep(const Pipeline& pipeline, const Objecti
   } else {
     auto sum = workers.SumGradients(policy.parameters(),
                                     {.count = units.count, .loss = loss_of, .name = units.name});
-    if (!sum.ok()) {
-      // The other ranks wait for this one's gradient. What is not a number reaches them all, so
-      // that they fail for the same reason.
+    // The other ranks wait for this one's gradient. What is not a number reaches them all, so that
+    // they fail for the same reason.
+    if (IsNonFinite(sum.status()) && options.all_reduce) {
       at::Tensor nothing = ZeroGradient(policy.parameters()).fill_(NAN);
-      if (options.all_reduce) (void)options.all_reduce(nothing);
-      return sum.status();
+      (void)options.all_reduce(nothing);
     }
+    DDPO_RETURN_IF_ERROR(sum.status());
     gradient = *std::move(sum);
   }
   if (options.all_reduce) DDPO_RETURN_IF_ERROR(options.all_reduce(gradient));

@@ -51,8 +51,9 @@ struct StepMetrics {
 
 // Sums the gradients of the units' losses by their shares, averages them over the ranks and takes
 // one optimizer step. A step without units takes part with a gradient of zero.
-// INTERNAL, with nothing changed, names the unit of a loss that is not finite, or the tensor of
-// such a gradient; the other ranks' step is then INTERNAL too.
+// OUT_OF_RANGE, with nothing changed, names the unit of a loss that is not finite, or the tensor of
+// such a gradient; the other ranks' step is then OUT_OF_RANGE too. After any other error this rank
+// takes no part in the mean, and the others wait until it leaves the group.
 absl::StatusOr<StepMetrics> TrainingStep(const Pipeline& pipeline, const Objective& objective,
                                          const StepUnits& units, const StepOptions& options,
                                          GradientWorkers& workers, TrainablePolicy& policy);

@@ -105,6 +105,14 @@ TrajectoryBuffer::Answer TrajectoryBuffer::Offer(const TrajectorySample& sample,
     answer.task_complete = task.samples.size() == all;
     return drop(SampleAck::DUPLICATE, "duplicate", "");
   }
+  if (!scorer_digest_.empty() && sample.scorer_digest() != scorer_digest_) {
+    return drop(SampleAck::REFUSED, "other_scorer",
+                absl::StrCat(sample.task_id(), "/", sample.sample_index(),
+                             ": a reward of a scorer with digest `", sample.scorer_digest(),
+                             "`, the run's rewards are of digest `", scorer_digest_,
+                             "`: they are not comparable"));
+  }
+  scorer_digest_ = sample.scorer_digest();
   task.samples[sample.sample_index()] = TrainingSample{
       .task_id = sample.task_id(),
       .sample_index = sample.sample_index(),
@@ -120,6 +128,16 @@ TrajectoryBuffer::Answer TrajectoryBuffer::Offer(const TrajectorySample& sample,
   answer.ack.set_outcome(SampleAck::TAKEN);
   answer.task_complete = task.samples.size() == all;
   return answer;
+}
+
+void TrajectoryBuffer::PinScorer(const std::string& digest) {
+  absl::MutexLock lock(&mutex_);
+  if (!digest.empty()) scorer_digest_ = digest;
+}
+
+std::string TrajectoryBuffer::scorer_digest() const {
+  absl::MutexLock lock(&mutex_);
+  return scorer_digest_;
 }
 
 TrajectoryBuffer::Progress TrajectoryBuffer::ProgressLocked(int64_t epoch) const {

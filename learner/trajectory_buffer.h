@@ -41,8 +41,15 @@ class TrajectoryBuffer {
   };
   // Takes a sample over or says why not. Once an answer is TAKEN the actor may forget the sample.
   //   DUPLICATE  it is held already, or its epoch has been trained
-  //   REFUSED    the task is unknown, or numbers or shapes are wrong
+  //   REFUSED    the task is unknown, numbers or shapes are wrong, or its reward is another
+  //   scorer's
   Answer Offer(const cluster::v1::TrajectorySample& sample, uint64_t generation);
+
+  // From now on rewards of another scorer are refused, as they are not comparable. Otherwise the
+  // first sample that names its scorer decides. Nothing for an empty digest.
+  void PinScorer(const std::string& digest);
+  // Digest of the scorer that samples have to name; empty as long as any will do.
+  std::string scorer_digest() const;
 
   struct Progress {
     int64_t have = 0;
@@ -83,6 +90,7 @@ class TrajectoryBuffer {
   const int rank_;
   mutable absl::Mutex mutex_;
   std::map<std::string, Task> tasks_ ABSL_GUARDED_BY(mutex_);
+  std::string scorer_digest_ ABSL_GUARDED_BY(mutex_);
   int64_t done_before_epoch_ ABSL_GUARDED_BY(mutex_) = 0;
   // Samples taken from each actor in this generation.
   std::map<std::string, int64_t> delivered_ ABSL_GUARDED_BY(mutex_);

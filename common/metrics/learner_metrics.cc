@@ -33,11 +33,11 @@ LearnerMetrics::LearnerMetrics(prometheus::Registry& r)
       samples_trained(
           CounterFamily(r, "ddpo_learner_samples_trained_total", "Samples that an update has used.")
               .Add({})),
-      samples_dropped(
-          CounterFamily(r, "ddpo_learner_samples_dropped_total",
-                        "Samples that were not used, by reason."),
-          "reason",
-          {"duplicate", "stale_generation", "unknown_task", "malformed", "discarded_at_stop"}),
+      samples_dropped(CounterFamily(r, "ddpo_learner_samples_dropped_total",
+                                    "Samples that were not used, by reason."),
+                      "reason",
+                      {"duplicate", "stale_generation", "unknown_task", "malformed", "other_scorer",
+                       "discarded_at_stop"}),
       samples_buffered(GaugeFamily(r, "ddpo_learner_samples_buffered",
                                    "Samples taken over that wait for their epoch's update.")
                            .Add({})),

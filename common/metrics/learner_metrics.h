@@ -25,7 +25,7 @@ class LearnerMetrics {
   prometheus::Gauge& policy_version;
 
   // The ledger: received = trained + Σ dropped + buffered. `dropped` by reason: duplicate,
-  // stale_generation, unknown_task, malformed, discarded_at_stop.
+  // stale_generation, unknown_task, malformed, other_scorer, discarded_at_stop.
   prometheus::Counter& samples_received;
   prometheus::Counter& samples_trained;
   LabelSet<prometheus::Counter> samples_dropped;

@@ -44,7 +44,7 @@ checkpoint: {every_epochs: 1, keep: 10}
 
 // The generation of the next start of a run.
 inline uint64_t CountStart(const std::string& run_dir) {
-  RunFiles files(run_dir);
+  RunFiles files(run_dir, /*full_finetuning=*/false);
   EXPECT_TRUE(files.Prepare().ok());
   return *files.NextGeneration();
 }

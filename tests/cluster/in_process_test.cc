@@ -14,6 +14,7 @@
 #include "absl/synchronization/notification.h"
 #include "common/base/files.h"
 #include "common/rpc/channel.h"
+#include "learner/non_finite.h"
 #include "tests/cluster/in_process_cluster.h"
 #include "tests/testing/failing_file_system.h"
 #include "tests/testing/grpc_probe.h"
@@ -249,6 +250,34 @@ TEST(InProcessClusterTest, AStoppedRunGoesOnAsIfItHadNeverStopped) {
   }
 }
 
+// Whoever looks at it would take the old one for the end of the longer run.
+TEST(InProcessClusterTest, ARunThatGetsMoreEpochsHasNoFinalLoraUntilTheyAreDone) {
+  const TempDir calm_dir, dir;
+  const std::string calm = RunWith(1, SmallRun(), calm_dir);
+  RunWith(1, SmallRun({"run.epochs=2"}), dir);
+  ASSERT_TRUE(FileSystem::Real()->Exists(dir / "lora/final.safetensors"));
+  {
+    InProcessLearner learner(SmallRun(), dir.path());
+    learner.Stop();
+    EXPECT_EQ(learner.RunToTheEnd().code(), absl::StatusCode::kCancelled);
+  }
+  EXPECT_FALSE(FileSystem::Real()->Exists(dir / "lora/final.safetensors"));
+  EXPECT_EQ(RunWith(1, SmallRun(), dir), calm);
+}
+
+TEST(InProcessClusterTest, ACompleteRunKeepsItsFinalLoraWhileEpochsComeAgain) {
+  const TempDir dir;
+  const std::string last = RunWith(1, SmallRun({"run.epochs=2"}), dir);
+  ASSERT_TRUE(
+      WriteFileAtomically(dir / "checkpoints/epoch_00002/trainer.safetensors", "torn").ok());
+  {
+    InProcessLearner learner(SmallRun({"run.epochs=2"}), dir.path());
+    learner.Stop();
+    EXPECT_EQ(learner.RunToTheEnd().code(), absl::StatusCode::kCancelled);
+  }
+  EXPECT_EQ(FinalLora(dir), last);
+}
+
 TEST(InProcessClusterTest, ADamagedCheckpointCostsEpochsAndChangesNothing) {
   const TempDir calm_dir, dir;
   const std::string calm = RunWith(1, SmallRun(), calm_dir);
@@ -371,9 +400,9 @@ TEST(InProcessClusterTest, CountsUpdatesThatChangedNothing) {
 TEST(InProcessClusterTest, WeightsThatAreNotFiniteAreNotPublished) {
   const TempDir dir;
   InProcessLearner learner(SmallRun(), dir.path());
-  learner.trainer().FailPolicies(absl::InternalError("unet.down is not finite"));
+  learner.trainer().FailPolicies(NonFiniteError("unet.down is not finite"));
   const absl::Status status = learner.RunToTheEnd();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_TRUE(IsNonFinite(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("unet.down is not finite"));
 }
 
@@ -381,7 +410,7 @@ TEST(InProcessClusterTest, TheNextStartStillTellsThatTheRunFailed) {
   const TempDir dir;
   {
     InProcessLearner learner(SmallRun(), dir.path());
-    learner.trainer().FailPolicies(absl::InternalError("unet.down is not finite"));
+    learner.trainer().FailPolicies(NonFiniteError("unet.down is not finite"));
     EXPECT_FALSE(learner.RunToTheEnd().ok());
     EXPECT_EQ(learner->metrics().run_failures["non_finite"].Value(), 1);
   }
@@ -444,6 +473,78 @@ TEST(InProcessClusterTest, AnActorThatIsAskedToStopDeliversWhatItHas) {
   EXPECT_GE(actor->metrics().tasks["delivered"].Value(), 1);
   EXPECT_EQ(actor->metrics().tasks["lost"].Value(), 0);
   EXPECT_GE(learner->Status().ledger().received(), 2);
+}
+
+TEST(InProcessClusterTest, ATaskThatIsAlwaysCancelledFailsTheRun) {
+  const TempDir dir;
+  InProcessLearner learner(SmallRun({"cluster.max_task_attempts=3"}), dir.path());
+  learner.Start();
+  InProcessActor actor(
+      learner->address(), "actor-0",
+      [](absl::Span<const Image>, absl::Span<const std::string>,
+         const std::function<bool()>&) -> absl::StatusOr<std::vector<RewardResult>> {
+        return absl::CancelledError("the reward server is closing");
+      });
+  const absl::Status status = learner.Join();
+  EXPECT_FALSE(status.ok() || absl::IsCancelled(status)) << status;
+  EXPECT_THAT(std::string(status.message()), HasSubstr("the reward server is closing"));
+  EXPECT_EQ(learner->metrics().run_failures["tasks"].Value(), 1);
+  EXPECT_TRUE(actor.Join().ok());
+}
+
+TEST(InProcessClusterTest, AnUpdateThatFailsOtherwiseIsNotCountedAsNotFinite) {
+  for (const bool finite : {true, false}) {
+    const TempDir dir;
+    InProcessLearner learner(SmallRun(), dir.path());
+    learner.trainer().FailTraining(finite ? absl::InternalError("CUDA out of memory")
+                                          : NonFiniteError("the loss is nan"));
+    learner.Start();
+    const InProcessActor actor(learner->address(), "actor-0");
+    EXPECT_FALSE(learner.Join().ok());
+    const LearnerMetrics& metrics = learner->metrics();
+    EXPECT_EQ(metrics.run_failures["other"].Value(), finite ? 1 : 0);
+    EXPECT_EQ(metrics.run_failures["non_finite"].Value(), finite ? 0 : 1);
+    EXPECT_EQ(metrics.non_finite_refused.Value(), finite ? 0 : 1);
+  }
+}
+
+// Rewards as by HashReward, of a scorer with this digest.
+RewardFunction ScoredBy(const std::string& digest) {
+  return [digest](absl::Span<const Image> images, absl::Span<const std::string> prompts,
+                  const std::function<bool()>& cancelled) {
+    auto rewards = HashReward(images, prompts, cancelled);
+    for (RewardResult& reward : *rewards) reward.scorer_digest = digest;
+    return rewards;
+  };
+}
+
+TEST(InProcessClusterTest, ARunTakesRewardsOfOneScorerOnly) {
+  const config::v1::Config config = SmallRun({"cluster.max_task_attempts=3"});
+  const TempDir calm_dir, dir;
+  const std::string calm = RunWith(1, SmallRun(), calm_dir);
+  // Two starts: in the first, reward servers are started with another scorer after the first epoch.
+  for (const bool resumes : {false, true}) {
+    InProcessLearner learner(config, dir.path());
+    std::atomic<int> batches{resumes ? 4 : 0};
+    InProcessActor actor(learner->address(), "actor-0",
+                         [&](absl::Span<const Image> images, absl::Span<const std::string> prompts,
+                             const std::function<bool()>& cancelled) {
+                           return ScoredBy(batches++ < 4 ? "d1" : "d2")(images, prompts, cancelled);
+                         });
+    const absl::Status status = learner.RunToTheEnd();
+    EXPECT_THAT(std::string(status.message()),
+                ::testing::AllOf(HasSubstr("task e00001-b0"), HasSubstr("digest `d2`"),
+                                 HasSubstr("the run's rewards are of digest `d1`")));
+    EXPECT_EQ(learner->metrics().run_failures["tasks"].Value(), resumes ? 2 : 1);
+    EXPECT_GE(learner->Status().ledger().dropped().at("other_scorer"), 3);
+    EXPECT_TRUE(actor.Join().ok());
+  }
+  // Once the run's scorer is back, the run goes on.
+  InProcessLearner learner(config, dir.path());
+  InProcessActor actor(learner->address(), "actor-0", ScoredBy("d1"));
+  EXPECT_TRUE(learner.RunToTheEnd().ok());
+  EXPECT_TRUE(actor.Join().ok());
+  EXPECT_EQ(FinalLora(dir), calm);
 }
 
 }  // namespace

@@ -101,7 +101,7 @@ class TrajectorySampleTarget : public FuzzTarget {
       Require(absl::IsInvalidArgument(tensors.status()), tensors.status().ToString());
       return;
     }
-    Require(tensors->latents.isfinite().all().item<bool>() &&
+    Require(at::stack(tensors->latents).isfinite().all().item<bool>() &&
                 tensors->log_probs.isfinite().all().item<bool>(),
             "what is not finite was taken");
     for (const TrainingSample& sample : samples) Require(std::isfinite(sample.reward), "reward");

@@ -92,11 +92,12 @@ class CoordinatorTest : public ::testing::Test {
     return {response->lost_lease_ids().begin(), response->lost_lease_ids().end()};
   }
 
-  void Fail(const LeaseCall& call, const std::string& actor, const std::string& message) {
+  void Fail(const LeaseCall& call, const std::string& actor, const std::string& message,
+            absl::StatusCode code = absl::StatusCode::kUnavailable) {
     auto request = From<cluster::v1::FailTaskRequest>(actor);
     request.set_task_id(call.task_id());
     request.set_lease_id(call.lease_id());
-    request.set_code(static_cast<int>(absl::StatusCode::kUnavailable));
+    request.set_code(static_cast<int>(code));
     request.set_message(message);
     EXPECT_TRUE(coordinator_->FailTask(request).ok());
   }
@@ -190,6 +191,18 @@ TEST_F(CoordinatorTest, RenewsOnlyTheLeasesThatAreNamed) {
   EXPECT_EQ(again.task_id(), lost.task_id());
 }
 
+// Lease ids begin at 1 in each generation: a batch from before may bear the id of another's lease.
+TEST_F(CoordinatorTest, AnActorCannotRenewTheLeaseOfAnother) {
+  coordinator_->Publish(0);
+  coordinator_->AddTasks({Task(0, 0, 0)});
+  LeaseCall call;
+  Lease(&call, "actor-0");
+  Pass(absl::Seconds(20));
+  EXPECT_THAT(Renew("actor-1", {call.lease_id()}), ElementsAre(call.lease_id()));
+  Pass(absl::Seconds(20));
+  EXPECT_EQ(coordinator_->expired_leases(), 1);
+}
+
 TEST_F(CoordinatorTest, ANewIncarnationTakesTheLeasesOfTheOldAway) {
   coordinator_->Publish(0);
   coordinator_->AddTasks({Task(0, 0, 0)});
@@ -254,6 +267,24 @@ TEST_F(CoordinatorTest, ATaskThatFailsTooOftenIsTheRunsError) {
   EXPECT_THAT(std::string(coordinator_->error().message()),
               ::testing::AllOf(HasSubstr("e0-b0"), HasSubstr("3 times"), HasSubstr("actor-0"),
                                HasSubstr("no scorer `x`")));
+}
+
+class MisleadingCodeTest : public CoordinatorTest,
+                           public ::testing::WithParamInterface<absl::StatusCode> {};
+// As the run's error the one would be its success, the other a stop that was asked for.
+INSTANTIATE_TEST_SUITE_P(Codes, MisleadingCodeTest,
+                         ::testing::Values(absl::StatusCode::kOk, absl::StatusCode::kCancelled));
+
+TEST_P(MisleadingCodeTest, ATaskThatFailsTooOftenIsAnError) {
+  coordinator_->Publish(0);
+  coordinator_->AddTasks({Task(0, 0, 0)});
+  for (int i = 0; i < 3; ++i) {
+    LeaseCall call;
+    Lease(&call, "actor-0");
+    Fail(call, "actor-0", "delivering: cancelled", GetParam());
+  }
+  EXPECT_EQ(coordinator_->error().code(), absl::StatusCode::kUnknown);
+  EXPECT_THAT(std::string(coordinator_->error().message()), HasSubstr("delivering: cancelled"));
 }
 
 TEST_F(CoordinatorTest, ATaskThatKillsItsActorsIsTheRunsErrorToo) {

@@ -4,9 +4,12 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 #include <memory>
+#include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "common/tensors/safetensors.h"
@@ -16,12 +19,14 @@ namespace ddpo {
 namespace {
 
 using ::ddpo::testing::Advantages;
+using ::ddpo::testing::kNumSteps;
 using ::ddpo::testing::LoadTinyPipeline;
 using ::ddpo::testing::MakeTrainer;
 using ::ddpo::testing::Sample;
 using ::ddpo::testing::SmallTrainer;
 using ::testing::AllOf;
 using ::testing::HasSubstr;
+using ::testing::SizeIs;
 
 class FirstPassTest : public ::testing::TestWithParam<size_t> {};
 INSTANTIATE_TEST_SUITE_P(SamplingBatchSizes, FirstPassTest, ::testing::Values(1, 3, 4, 8));
@@ -34,7 +39,7 @@ TEST_P(FirstPassTest, TheLearnersLogProbabilitiesAreTheActors) {
   const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
   const double tolerance = GetParam() == 4 ? 0 : 1e-5;
   for (int epoch = 0; epoch < 2; ++epoch) {
-    const std::vector<TrainingSample> samples = Sample(*trainer, GetParam());
+    const std::vector<TrainingSample> samples = Sample(*trainer, GetParam(), epoch);
     const UpdateMetrics metrics = trainer->TrainEpoch(samples, Advantages(), epoch).value();
     EXPECT_LE(metrics.logprob_abs_diff_max, tolerance);
     EXPECT_NEAR(metrics.ratio_mean, 1, tolerance);
@@ -64,6 +69,22 @@ TEST(DdpoTrainerTest, ReportsHowFarForeignLogProbabilitiesAre) {
   }
   const UpdateMetrics metrics = trainer->TrainEpoch(samples, Advantages(), 0).value();
   EXPECT_NEAR(metrics.logprob_abs_diff_max, 0.25, 1e-5);
+}
+
+TEST(DdpoTrainerTest, ComparesStaleLogProbabilitiesWithThoseOfThePolicyThatDrewThem) {
+  const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(SmallTrainer());
+  const std::string drawn_by = trainer->SerializePolicy().value();
+  std::vector<TrainingSample> samples = Sample(*trainer, 4);
+  ASSERT_TRUE(trainer->TrainEpoch(samples, Advantages(), 0).ok());
+  const std::string trained = trainer->SerializePolicy().value();
+  const UpdateMetrics metrics = trainer->TrainEpoch(samples, Advantages(), 1).value();
+  EXPECT_TRUE(std::isnan(metrics.logprob_abs_diff_max));
+  for (int64_t epoch = 1; epoch <= kNumSteps; ++epoch) {
+    EXPECT_EQ(trainer->LogProbDifference(samples, drawn_by, epoch).value(), 0);
+  }
+  EXPECT_GT(trainer->LogProbDifference(samples, trained, 1).value(), 1e-5);
+  samples[1].log_probs[2] += 0.25f;  // sample 1 is looked at there in epoch 1
+  EXPECT_NEAR(trainer->LogProbDifference(samples, drawn_by, 1).value(), 0.25, 1e-5);
 }
 
 TEST(DdpoTrainerTest, HasTheSameBitsForAnyNumberOfWorkers) {
@@ -126,7 +147,7 @@ TEST(DdpoTrainerTest, ALossThatIsNotANumberNamesTheMinibatch) {
     sample.latents[0] = std::numeric_limits<float>::quiet_NaN();
   }
   const absl::Status status = trainer->TrainEpoch(samples, Advantages(), 7).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
   EXPECT_THAT(
       std::string(status.message()),
       AllOf(HasSubstr("epoch 7, inner epoch 0, optimizer step 0: minibatch 0"), HasSubstr("nan")));
@@ -138,7 +159,7 @@ TEST(DdpoTrainerTest, APolicyThatIsNotFiniteIsNotPublished) {
   state.tensors.begin()->second.fill_(std::numeric_limits<float>::infinity());
   ASSERT_TRUE(trainer->RestoreState(SerializeSafetensors(state.tensors, state.metadata)).ok());
   const absl::Status status = trainer->SerializePolicy().status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
   EXPECT_THAT(std::string(status.message()), HasSubstr("lora_A.weight is not finite"));
 }
 
@@ -169,12 +190,33 @@ TEST(DdpoTrainerTest, AnUpdateMakesWhatHadAnAdvantageMoreLikely) {
   EXPECT_GT(observer->TrainEpoch(samples, advantages, 1)->ratio_mean, 1);
 }
 
+// Whether a sample trains at a step shows in whether its log-probability there makes a difference.
 TEST(DdpoTrainerTest, TrainsOnAFractionOfTheTimesteps) {
   DdpoTrainerOptions options = SmallTrainer();
   options.timestep_fraction = 0.5;
+  options.step.minibatch_size = 8;
   const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(options);
-  const std::vector<TrainingSample> samples = Sample(*trainer, 8);
-  EXPECT_TRUE(trainer->TrainEpoch(samples, Advantages(), 0)->weights_changed);
+  const std::string fresh = trainer->SerializeState().value();
+  std::vector<TrainingSample> samples = Sample(*trainer, 8);
+  const auto train = [&] {
+    EXPECT_TRUE(trainer->RestoreState(fresh).ok());
+    EXPECT_TRUE(trainer->TrainEpoch(samples, Advantages(), 0)->weights_changed);
+    return trainer->SerializePolicy().value();
+  };
+  const std::string expected = train();
+  std::set<std::vector<int>> choices;
+  for (TrainingSample& sample : samples) {
+    std::vector<int> trained_at;
+    for (int step = 0; step < kNumSteps; ++step) {
+      const float log_prob = std::exchange(sample.log_probs[step], sample.log_probs[step] + 1);
+      if (train() != expected) trained_at.push_back(step);
+      sample.log_probs[step] = log_prob;
+    }
+    EXPECT_THAT(trained_at, SizeIs(kNumSteps / 2));
+    choices.insert(trained_at);
+  }
+  // Each sample has timesteps of its own.
+  EXPECT_GT(choices.size(), 1);
 }
 
 TEST(DdpoTrainerTest, NeverTrainsAtTheStepsThatAreSkipped) {

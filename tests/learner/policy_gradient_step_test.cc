@@ -4,6 +4,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <cmath>
 #include <limits>
 #include <memory>
 #include <string>
@@ -26,9 +27,8 @@ const Pipeline& Tiny() {
   return *pipeline;
 }
 
-GoldenFixture Golden(const std::string& objective) {
-  return ReadGoldenFixture("pipelines/tiny_fixtures/policy_gradient_step_" + objective +
-                           ".safetensors");
+GoldenFixture Golden(const std::string& name) {
+  return ReadGoldenFixture("pipelines/tiny_fixtures/policy_gradient_step_" + name + ".safetensors");
 }
 
 // A golden step's inputs, ready to be taken.
@@ -50,7 +50,7 @@ struct Step {
     adamw.weight_decay = params.at("adam_weight_decay");
     batch.cond = Tiny().EncodePrompts(params.at("prompts").get<std::vector<std::string>>());
     batch.uncond = Tiny().EncodePrompts({""});
-    batch.latents = golden.in.at("latents");
+    batch.latents = golden.in.at("latents").unbind(0);
     batch.log_probs = golden.in.at("log_probs");
     batch.advantages = golden.in.at("advantages");
     batch.timestep_order = golden.in.at("timestep_order");
@@ -72,8 +72,10 @@ struct Step {
   LoraWeights lora;
 };
 
+// By the golden's name; the `whole` ones take the batch as one minibatch, the others accumulate.
 class GoldenStepTest : public ::testing::TestWithParam<const char*> {};
-INSTANTIATE_TEST_SUITE_P(Objectives, GoldenStepTest, ::testing::Values("ddpo_is", "ddpo_sf"),
+INSTANTIATE_TEST_SUITE_P(Objectives, GoldenStepTest,
+                         ::testing::Values("ddpo_is", "ddpo_is_whole", "ddpo_sf", "ddpo_sf_whole"),
                          [](const auto& instance) { return std::string(instance.param); });
 
 TEST_P(GoldenStepTest, IsTheStepOfDiffusersPeftAndTorch) {
@@ -119,7 +121,7 @@ TEST(PolicyGradientStepTest, ALossThatIsNotANumberNamesItsMinibatch) {
   step.batch.advantages =
       at::tensor({1.0, 1.0, 1.0, std::numeric_limits<double>::quiet_NaN()}, at::kFloat);
   const absl::Status status = step.Take(2).status();
-  EXPECT_EQ(status.code(), absl::StatusCode::kInternal);
+  EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange);
   EXPECT_THAT(std::string(status.message()),
               AllOf(HasSubstr("minibatch 1 (samples 2 … 3), timestep column 0"),
                     HasSubstr("the loss is nan")));
@@ -137,7 +139,7 @@ TEST(PolicyGradientStepTest, RefusesShapesThatDoNotFit) {
     return std::string(status.message());
   };
   EXPECT_THAT(message([](Step& step) { step.options.objective.num_steps = 3; }),
-              HasSubstr("latents has shape [4,5,4,4,4], expected [4,4,4,4,4]"));
+              HasSubstr("latents has shape [5,4,4,4], expected [4,4,4,4]"));
   EXPECT_THAT(message([](Step& step) {
                 step.batch.log_probs = at::zeros({4, 5});
               }),
@@ -158,10 +160,11 @@ TEST(PolicyGradientStepTest, RanksThatAverageGradientsTakeOneRanksStep) {
   ASSERT_TRUE(whole.Take().ok());
   const auto half = [&](int64_t begin) {
     Step step(golden);
-    for (at::Tensor* tensor : {&step.batch.cond, &step.batch.latents, &step.batch.log_probs,
-                               &step.batch.advantages, &step.batch.timestep_order}) {
+    for (at::Tensor* tensor : {&step.batch.cond, &step.batch.log_probs, &step.batch.advantages,
+                               &step.batch.timestep_order}) {
       *tensor = tensor->slice(0, begin, begin + 2);
     }
+    step.batch.latents = {step.batch.latents[begin], step.batch.latents[begin + 1]};
     return step;
   };
   at::Tensor of_other_rank;
@@ -180,6 +183,26 @@ TEST(PolicyGradientStepTest, RanksThatAverageGradientsTakeOneRanksStep) {
   for (const auto& [key, tensor] : mine.lora.tensors) {
     EXPECT_LE(MaxAbsDiff(tensor, whole.lora.tensors.at(key)), 1e-5) << key;
   }
+}
+
+// What reaches the other ranks would look to them as if a gradient were not finite.
+TEST(PolicyGradientStepTest, OnlyWhatIsNotFiniteReachesTheOtherRanks) {
+  const auto reached = [](const auto& spoil, absl::StatusCode expected) {
+    Step step(Golden("ddpo_is"));
+    spoil(step.batch);
+    bool called = false;
+    step.options.all_reduce = [&](at::Tensor&) {
+      called = true;
+      return absl::OkStatus();
+    };
+    EXPECT_EQ(step.Take().status().code(), expected);
+    return called;
+  };
+  EXPECT_TRUE(reached([](PolicyBatch& batch) { batch.advantages = batch.advantages * NAN; },
+                      absl::StatusCode::kOutOfRange));
+  // c10::Error: the text's features are not as many as the UNet takes.
+  EXPECT_FALSE(reached([](PolicyBatch& batch) { batch.cond = batch.cond.slice(2, 1); },
+                       absl::StatusCode::kInternal));
 }
 
 TEST(PolicyGradientStepTest, AnErrorOfTheOtherRanksLeavesTheWeightsAlone) {

@@ -37,13 +37,15 @@ inline std::unique_ptr<PolicyTrainer> MakeTrainer(const DdpoTrainerOptions& opti
 }
 
 // Trajectories of the trainer's policy, as an actor with unmerged LoRA samples them.
-inline std::vector<TrainingSample> Sample(const PolicyTrainer& trainer, size_t batch_size) {
+inline std::vector<TrainingSample> Sample(const PolicyTrainer& trainer, size_t batch_size,
+                                          int64_t policy_version = 0) {
   const std::unique_ptr<Pipeline> pipeline = LoadTinyPipeline();
   const LoraWeights lora =
       LoraFromContents(pipeline->unet(),
                        ParseSafetensors(trainer.SerializePolicy().value()).value())
           .value();
-  return SampleTrajectories(*pipeline, Prompts(), batch_size, {.num_steps = kNumSteps}, &lora);
+  return SampleTrajectories(*pipeline, Prompts(), batch_size, {.num_steps = kNumSteps}, &lora,
+                            policy_version);
 }
 
 inline const std::vector<double>& Advantages() {

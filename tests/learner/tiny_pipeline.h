@@ -17,11 +17,9 @@ inline std::unique_ptr<Pipeline> LoadTinyPipeline(const NetworkOptions& network 
 }
 
 // Samples `prompts` in batches of `batch_size`, as an actor does; seeds count up from 0.
-inline std::vector<TrainingSample> SampleTrajectories(const Pipeline& pipeline,
-                                                      const std::vector<std::string>& prompts,
-                                                      size_t batch_size,
-                                                      const DenoiseOptions& options,
-                                                      const LoraWeights* lora) {
+inline std::vector<TrainingSample> SampleTrajectories(
+    const Pipeline& pipeline, const std::vector<std::string>& prompts, size_t batch_size,
+    const DenoiseOptions& options, const LoraWeights* lora, int64_t policy_version = 0) {
   std::vector<TrainingSample> samples;
   for (size_t begin = 0; begin < prompts.size(); begin += batch_size) {
     const size_t end = std::min(begin + batch_size, prompts.size());
@@ -39,6 +37,7 @@ inline std::vector<TrainingSample> SampleTrajectories(const Pipeline& pipeline,
       sample.task_id = "batch-" + std::to_string(begin / batch_size);
       sample.sample_index = static_cast<int>(i);
       sample.prompt = batch[i];
+      sample.policy_version = policy_version;
       sample.latents.assign(latents.const_data_ptr<float>(),
                             latents.const_data_ptr<float>() + latents.numel());
       sample.log_probs.assign(log_probs.const_data_ptr<float>(),

@@ -241,7 +241,7 @@ TEST(FullFinetuningTest, AnotherUNetTakesUpThePolicy) {
     ASSERT_TRUE(IsUNetWeights(policy));
     ASSERT_TRUE(actor->unet().SetWeights(std::move(policy.tensors)).ok());
     const std::vector<TrainingSample> samples = SampleTrajectories(
-        *actor, testing::Prompts(), 4, {.num_steps = kNumSteps}, /*lora=*/nullptr);
+        *actor, testing::Prompts(), 4, {.num_steps = kNumSteps}, /*lora=*/nullptr, epoch);
     const UpdateMetrics metrics = trainer->TrainEpoch(samples, Advantages(), epoch).value();
     // The trainer's kernels are others: those of frozen weights know no gradients of them.
     EXPECT_LE(metrics.logprob_abs_diff_max, 1e-4);
@@ -307,7 +307,7 @@ TEST_P(BaseWeightsTest, LoraLatentsAndLogProbabilitiesStayFloat32) {
     // Not rounded to the base weights' type on the way.
     EXPECT_FALSE(at::equal(trajectory.latents, trajectory.latents.to(GetParam()).to(at::kFloat)));
     const std::vector<TrainingSample> samples =
-        SampleTrajectories(*actor, testing::Prompts(), 4, denoise, &lora);
+        SampleTrajectories(*actor, testing::Prompts(), 4, denoise, &lora, epoch);
     const UpdateMetrics metrics = trainer->TrainEpoch(samples, Advantages(), epoch).value();
     EXPECT_EQ(metrics.logprob_abs_diff_max, 0);
     EXPECT_TRUE(metrics.weights_changed);

@@ -191,6 +191,37 @@ TEST_F(TrajectoryBufferTest, RefusesALatentOfAnotherShapeThanTheModels) {
   ExpectRefused(sample, "[2,1,1], expected [1,1,2]");
 }
 
+TrajectorySample ScoredBy(const std::string& digest, int index) {
+  TrajectorySample sample = Sample("e0-b0", 0, index);
+  sample.set_scorer_digest(digest);
+  return sample;
+}
+
+TEST_F(TrajectoryBufferTest, RefusesRewardsOfAnotherScorerThanTheFirst) {
+  EXPECT_EQ(Offer(ScoredBy("d1", 0)), SampleAck::TAKEN);
+  EXPECT_EQ(Offer(ScoredBy("d2", 1)), SampleAck::REFUSED);
+  EXPECT_THAT(last_.ack.message(),
+              ::testing::AllOf(HasSubstr("e0-b0/1"), HasSubstr("`d2`"), HasSubstr("`d1`")));
+  EXPECT_EQ(Offer(ScoredBy("", 1)), SampleAck::REFUSED);
+  EXPECT_EQ(Dropped("other_scorer"), 2);
+  // The task was done again with the other scorer: what is held already stays.
+  EXPECT_EQ(Offer(ScoredBy("d2", 0)), SampleAck::DUPLICATE);
+  EXPECT_EQ(Offer(ScoredBy("d1", 1)), SampleAck::TAKEN);
+}
+
+TEST_F(TrajectoryBufferTest, RefusesRewardsOfAnotherScorerThanTheRunsBefore) {
+  buffer_.PinScorer("d1");
+  ExpectRefused(ScoredBy("d2", 0), "the run's rewards are of digest `d1`");
+}
+
+TEST_F(TrajectoryBufferTest, ScorersWithoutADigestAreNotTold) {
+  buffer_.PinScorer("");
+  EXPECT_EQ(Offer(ScoredBy("", 0)), SampleAck::TAKEN);
+  EXPECT_EQ(buffer_.scorer_digest(), "");
+  EXPECT_EQ(Offer(ScoredBy("d1", 1)), SampleAck::TAKEN);
+  EXPECT_EQ(buffer_.scorer_digest(), "d1");
+}
+
 TEST_F(TrajectoryBufferTest, PutsWhatWasBufferedAtACheckpointDownAsDiscarded) {
   cluster::v1::Ledger saved;
   saved.set_received(10);

@@ -26,14 +26,14 @@ absl::StatusOr<NamedTensors> PolicyGradient(const Fixture& fixture, ParityModel&
   DDPO_ASSIGN_OR_RETURN(LoraWeights lora, ReadStartLora(fixture, *pipeline));
 
   PolicyBatch batch;
-  DDPO_ASSIGN_OR_RETURN(batch.latents, fixture.Floats("latents", 5));
+  DDPO_ASSIGN_OR_RETURN(const at::Tensor latents, fixture.Floats("latents", 5));
+  batch.latents = latents.unbind(0);
   DDPO_ASSIGN_OR_RETURN(batch.log_probs, fixture.Floats("log_probs", 2));
   DDPO_ASSIGN_OR_RETURN(batch.advantages, fixture.Floats("advantages", 1));
   DDPO_ASSIGN_OR_RETURN(batch.timestep_order, fixture.Integers("timestep_order", 2));
   batch.cond = pipeline->EncodePrompts(prompts);
   batch.uncond = pipeline->EncodePrompts({""});
   const at::Device device = model.options().device;
-  batch.latents = batch.latents.to(device);
   batch.log_probs = batch.log_probs.to(device);
   batch.advantages = batch.advantages.to(device);
 
