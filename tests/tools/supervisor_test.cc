@@ -73,8 +73,8 @@ class SupervisorTest : public ::testing::Test {
 TEST_F(SupervisorTest, StartsAKilledChildAgainAtItsOldAddress) {
   std::unique_ptr<Supervisor> supervisor = Make();
   // Says where it listens: at a place of its own first, at the one it was told after that.
-  supervisor->Add(
-      Shell("learner-0", "[ $0 = first ] && echo host:1 > $2 || echo again-$0 > $2; sleep 1000"));
+  supervisor->Add(Shell(
+      "learner-0", "[ $0 = first ] && echo host:1 > $2 || echo again-$0 > $2; exec sleep 1000"));
   ASSERT_TRUE(
       TickUntil(*supervisor, [&] { return Process(0).value("address", "") == "host:1"; }).ok());
   const nlohmann::json before = Process(0);
@@ -159,7 +159,7 @@ TEST_F(SupervisorTest, WaitsWithAChildWhoseNeedsAreNotThere) {
                      if (!s->Addresses("learner-0")) return std::nullopt;
                      return std::vector<std::string>{"/bin/sh", "-c", "exit 0"};
                    }});
-  supervisor->Add(Shell("learner-0", "echo host:1 > $2; sleep 1000"));
+  supervisor->Add(Shell("learner-0", "echo host:1 > $2; exec sleep 1000"));
   ASSERT_TRUE(supervisor->Tick().ok());
   EXPECT_EQ(Process(0)["pid"], 0);
   EXPECT_TRUE(TickUntil(*supervisor, [&] { return supervisor->Completed("actor-0"); }).ok());
@@ -188,11 +188,11 @@ TEST_F(SupervisorTest, AGroupOfWhichOneDiesIsStartedAgainAsAWhole) {
   const auto address = [&](size_t index) { return Process(index).value("address", ""); };
   for (const char* name : {"rank-0", "rank-1"}) {
     ChildSpec spec =
-        Shell(name, "[ $0 = first ] && echo host:1 > $2 || echo again > $2; sleep 1000");
+        Shell(name, "[ $0 = first ] && echo host:1 > $2 || echo again > $2; exec sleep 1000");
     spec.group = "ranks";
     supervisor->Add(spec);
   }
-  supervisor->Add(Shell("other", "echo other:1 > $2; sleep 1000"));
+  supervisor->Add(Shell("other", "echo other:1 > $2; exec sleep 1000"));
   ASSERT_TRUE(TickUntil(*supervisor, [&] {
                 return address(0) == "host:1" && address(1) == "host:1" && address(2) == "other:1";
               }).ok());
