@@ -2,7 +2,9 @@
 // ranks, at any moment and at the worst ones, calls that fail, responses that get lost, torn
 // checkpoints. Each run ends with the bytes of the undisturbed one.
 //
-// DDPO_CHAOS_SCHEDULES says how many schedules (2), DDPO_CHAOS_FIRST which is the first (1).
+// DDPO_CHAOS_SCHEDULES says how many schedules (2), DDPO_CHAOS_FIRST which is the first (1). Twenty
+// and more have to show every kind of fault.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <algorithm>
@@ -10,14 +12,17 @@
 #include <cstdlib>
 #include <filesystem>
 #include <iostream>
+#include <map>
 #include <memory>
-#include <random>
+#include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "common/base/random.h"
+#include "absl/strings/str_join.h"
+#include "tests/cluster/chaos_schedule.h"
 #include "tests/cluster/process_cluster.h"
 #include "tests/cluster/sound_metrics.h"
 #include "tests/testing/fault_proxy.h"
@@ -25,14 +30,18 @@
 namespace ddpo {
 namespace {
 
+using testing::ActorName;
+using testing::ChaosSchedule;
+using testing::DrawChaosSchedule;
+using ::testing::ElementsAre;
 using testing::ExpectSoundMetrics;
-using testing::FaultPlan;
+using testing::Fault;
 using testing::FaultProxy;
 using testing::ProcessCluster;
 
-constexpr int kRanks = 2;
-constexpr int kActors = 2;
-constexpr int kEpochs = 5;
+constexpr int kRanks = ChaosSchedule::kRanks;
+constexpr int kActors = ChaosSchedule::kActors;
+constexpr int kEpochs = ChaosSchedule::kEpochs;
 constexpr int kSamples = 12;
 
 std::string Config() {
@@ -65,44 +74,34 @@ int FromEnvironment(const char* name, int otherwise) {
   return value != nullptr && absl::SimpleAtoi(value, &number) ? number : otherwise;
 }
 
-// Draws that follow from the schedule's seed.
-class Dice {
- public:
-  explicit Dice(uint64_t seed) : generator_(DeriveSeed(seed, "chaos")) {}
-  // 0 … bound−1.
-  int Below(int bound) { return static_cast<int>(generator_() % static_cast<uint64_t>(bound)); }
-  bool OneIn(int chances) { return Below(chances) == 0; }
+// How often what happened.
+using Counts = std::map<std::string, int64_t>;
 
- private:
-  std::mt19937_64 generator_;
-};
+// Every schedule has these.
+const char* const kAlways[] = {"actors killed", "learner ranks killed", "reward servers killed",
+                               "responses lost"};
+// These need luck.
+const char* const kOverMany[] = {"actors dead at a place", "learner ranks dead at a place",
+                                 "calls failed", "calls delayed", "checkpoints torn"};
 
-// Where a process may be told to kill itself, and how late at most.
-struct KillPlace {
-  const char* name;
-  int latest;
-};
-constexpr KillPlace kRankPlaces[] = {
-    {"ingest.before_ack", 12},  {"ingest.after_ack", 12},        {"update.all_reduce", 6},
-    {"checkpoint.file", 6},     {"checkpoint.before_rename", 3}, {"checkpoint.after_rename", 3},
-    {"epoch.before_publish", 3}};
-constexpr KillPlace kActorPlaces[] = {{"actor.before_delivery", 6}, {"actor.after_delivery", 6}};
+std::string ToString(const Counts& counts) {
+  return absl::StrJoin(counts, ", ", [](std::string* out, const auto& entry) {
+    absl::StrAppend(out, entry.second, " ", entry.first);
+  });
+}
 
-// One schedule: looks after the processes as a supervisor would, and does the damage.
+// One run: looks after the processes as a supervisor would, and does the damage.
 class Chaos {
  public:
-  explicit Chaos(uint64_t seed) : dice_(seed), cluster_(Config(), {}, {}, kRanks, /*start=*/false) {
-    const FaultPlan faults{
-        .seed = seed, .fails_before = 0.04, .response_lost = 0.04, .delayed = 0.1};
-    for (const char* name : {"learner", "learner-1", "reward"}) {
-      proxies_.push_back(std::make_unique<FaultProxy>(cluster_.Reserve(name), faults));
-      cluster_.Route(name, proxies_.back()->address());
+  explicit Chaos(const ChaosSchedule& schedule)
+      : schedule_(schedule), cluster_(Config(), {}, {}, kRanks, /*start=*/false) {
+    for (const auto& [server, plan] : schedule_.calls) {
+      proxies_.push_back(std::make_unique<FaultProxy>(cluster_.Reserve(server), plan));
+      cluster_.Route(server, proxies_.back()->address());
     }
     StartLearner();
     cluster_.StartRewardServer();
     for (int i = 0; i < kActors; ++i) StartActor(i);
-    for (int i = 0; i < kOutsideKills; ++i) kills_at_.push_back(dice_.Below(kEpochs * kSamples));
-    std::sort(kills_at_.begin(), kills_at_.end());
   }
 
   // Until the run is complete.
@@ -113,58 +112,66 @@ class Chaos {
       TendLearner();
       if (complete_ || ::testing::Test::HasFailure()) return;
       for (int i = 0; i < kActors; ++i) {
-        if (cluster_.Poll(ActorName(i)).has_value()) StartActor(i);
+        const auto ended = cluster_.Poll(ActorName(i));
+        if (!ended.has_value()) continue;
+        CountEnd("actors", ActorName(i), *ended);
+        StartActor(i);
       }
-      if (cluster_.Poll("reward").has_value()) cluster_.StartRewardServer();
+      if (const auto ended = cluster_.Poll("reward"); ended.has_value()) {
+        CountEnd("reward servers", "reward", *ended);
+        cluster_.StartRewardServer();
+      }
       KillFromOutside();
       absl::SleepFor(testing::kPoll);
     }
   }
 
   ProcessCluster& cluster() { return cluster_; }
-  // What was done, for people.
-  std::string Summary() const {
-    int64_t faults = 0;
+
+  // What really happened.
+  Counts Happened() const {
+    Counts counts = counts_;
     for (const auto& proxy : proxies_) {
-      for (const auto& [kind, count] : proxy->faults()) {
-        if (kind != testing::Fault::kNone) faults += count;
-      }
+      std::map<Fault, int64_t> faults = proxy->faults();
+      counts["calls failed"] += faults[Fault::kFailsBefore];
+      counts["responses lost"] += faults[Fault::kResponseLost];
+      counts["calls delayed"] += faults[Fault::kDelayed];
     }
-    return absl::StrCat(learner_starts_, " starts of the learner, ", actor_starts_, " of actors, ",
-                        outside_kills_, " kills from outside, ", torn_checkpoints_,
-                        " torn checkpoints, ", faults, " faulty calls");
+    return counts;
   }
 
  private:
-  static constexpr int kOutsideKills = 3;
-  static constexpr int kArmedStarts = 3;
-
-  static std::string ActorName(int i) { return absl::StrCat("actor-", i); }
-
-  // DDPO_KILL_AT for one of the places.
-  template <size_t N>
-  std::vector<std::string> Arm(const KillPlace (&places)[N]) {
-    const KillPlace& place = places[dice_.Below(N)];
-    return {absl::StrCat("DDPO_KILL_AT=", place.name, ":", 1 + dice_.Below(place.latest))};
+  static std::vector<std::string> KillAt(const std::string& place) {
+    if (place.empty()) return {};
+    return {absl::StrCat("DDPO_KILL_AT=", place)};
   }
 
   void StartLearner() {
-    // Each of the first starts has a rank that dies at a place of its own.
-    const int doomed = dice_.Below(kRanks);
     for (int rank = 0; rank < kRanks; ++rank) {
-      const bool armed = learner_starts_ < kArmedStarts && rank == doomed;
+      const bool armed = learner_starts_ < schedule_.rank_deaths.size() &&
+                         schedule_.rank_deaths[learner_starts_].rank == rank;
       cluster_.SetEnvironment(ProcessCluster::RankName(rank),
-                              armed ? Arm(kRankPlaces) : std::vector<std::string>());
+                              KillAt(armed ? schedule_.rank_deaths[learner_starts_].place : ""));
     }
     ++learner_starts_;
     cluster_.StartLearner();
   }
 
   void StartActor(int i) {
-    const bool armed = actor_starts_ < 2 * kActors && dice_.OneIn(2);
-    cluster_.SetEnvironment(ActorName(i), armed ? Arm(kActorPlaces) : std::vector<std::string>());
-    ++actor_starts_;
+    const std::vector<std::string>& deaths = schedule_.actor_deaths[i];
+    const size_t start = actor_starts_[i]++;
+    cluster_.SetEnvironment(ActorName(i), KillAt(start < deaths.size() ? deaths[start] : ""));
     cluster_.StartActor(ActorName(i));
+  }
+
+  // A process of that kind has ended, by a kill, or by itself because of another one's end; any
+  // other signal is a fault of its own.
+  void CountEnd(const std::string& kind, const std::string& name, const ExitStatus& status) {
+    const bool from_outside = killed_.erase(name) > 0;
+    EXPECT_TRUE(status.signal == 0 || status.signal == SIGKILL)
+        << name << ": " << status.ToString();
+    if (status.signal != SIGKILL) return;
+    ++counts_[absl::StrCat(kind, from_outside ? " killed" : " dead at a place")];
   }
 
   // Starts all ranks again once one has died and the others have noticed.
@@ -176,23 +183,31 @@ class Chaos {
     if (!ended) return;
     complete_ = true;
     for (int rank = 0; rank < kRanks; ++rank) {
-      const ExitStatus status = cluster_.Wait(ProcessCluster::RankName(rank));
+      const std::string name = ProcessCluster::RankName(rank);
+      const ExitStatus status = cluster_.Wait(name);
       complete_ &= status.ok();
       // Killed, or told so by the loss of another: anything else is a fault of the learner.
       EXPECT_TRUE(status.ok() || status.signal == SIGKILL || status.code == 3) << status.ToString();
+      CountEnd("learner ranks", name, status);
     }
     if (complete_) return;
-    if (dice_.OneIn(2)) TearNewestCheckpoint();
+    TearNewestCheckpoint();
     StartLearner();
   }
 
   void KillFromOutside() {
-    int64_t trained = static_cast<int64_t>(cluster_.Metrics().size()) * kSamples;
-    if (kills_at_.empty() || trained < kills_at_.front()) return;
-    kills_at_.erase(kills_at_.begin());
-    ++outside_kills_;
-    const char* const victims[] = {"actor-0", "actor-1", "reward", "learner", "learner-1"};
-    cluster_.Kill(victims[dice_.Below(5)]);
+    if (kills_ == schedule_.kills.size()) return;
+    const ChaosSchedule::Kill& kill = schedule_.kills[kills_];
+    const auto epochs = static_cast<int>(cluster_.Metrics().size());
+    if (epochs < kill.after_epochs) return;
+    if (!kill_at_.has_value()) kill_at_ = absl::Now() + kill.later;
+    if (absl::Now() < *kill_at_ && epochs == kill.after_epochs) return;
+    // What has just ended for another reason is killed once it is there again.
+    if (cluster_.Poll(kill.victim).has_value()) return;
+    killed_.insert(kill.victim);
+    cluster_.Kill(kill.victim);
+    kill_at_.reset();
+    ++kills_;
   }
 
   // As a disk that lost part of a file. The run's only checkpoint is left alone: without any that
@@ -206,36 +221,73 @@ class Chaos {
       if (name.starts_with("epoch_")) checkpoints.push_back(entry.path().string());
     }
     std::sort(checkpoints.begin(), checkpoints.end());
-    if (checkpoints.size() < 2) return;
-    const char* const files[] = {"trainer.safetensors", "state.json", "MANIFEST.json"};
-    const std::string file = absl::StrCat(checkpoints.back(), "/", files[dice_.Below(3)]);
-    std::filesystem::resize_file(file, std::filesystem::file_size(file) / 2);
-    ++torn_checkpoints_;
+    if (checkpoints.size() < 2 || tears_ == schedule_.tears.size()) return;
+    const std::string file = schedule_.tears[tears_++];
+    if (file.empty()) return;
+    const std::string path = absl::StrCat(checkpoints.back(), "/", file);
+    std::filesystem::resize_file(path, std::filesystem::file_size(path) / 2);
+    ++counts_["checkpoints torn"];
   }
 
-  Dice dice_;
+  const ChaosSchedule schedule_;
   ProcessCluster cluster_;
   std::vector<std::unique_ptr<FaultProxy>> proxies_;
-  std::vector<int> kills_at_;  // samples trained
-  int learner_starts_ = 0;
-  int actor_starts_ = 0;
-  int outside_kills_ = 0;
-  int torn_checkpoints_ = 0;
+  size_t learner_starts_ = 0;
+  size_t actor_starts_[kActors] = {};
+  size_t kills_ = 0;
+  size_t tears_ = 0;
+  std::optional<absl::Time> kill_at_;  // the next one, once its epochs are trained
+  std::set<std::string> killed_;       // from outside, and not started again yet
+  Counts counts_;
   bool complete_ = false;
 };
+
+TEST(ChaosScheduleTest, FollowsFromItsSeed) {
+  std::set<std::string> different;
+  for (uint64_t seed = 1; seed <= 50; ++seed) {
+    const std::string text = DrawChaosSchedule(seed).ToString();
+    EXPECT_EQ(DrawChaosSchedule(seed).ToString(), text);
+    different.insert(text.substr(text.find('\n')));
+  }
+  EXPECT_EQ(different.size(), 50);
+}
+
+TEST(ChaosScheduleTest, KillsEveryKindOfProcessBeforeTheLastEpochButOne) {
+  std::set<std::string> first;
+  for (uint64_t seed = 1; seed <= 50; ++seed) {
+    const ChaosSchedule schedule = DrawChaosSchedule(seed);
+    std::set<std::string> kinds;
+    for (const ChaosSchedule::Kill& kill : schedule.kills) {
+      if (kill.after_epochs > kEpochs - 3) continue;
+      kinds.insert(kill.victim.substr(0, kill.victim.find('-')));
+      if (kinds.size() == 1) first.insert(*kinds.begin());
+    }
+    EXPECT_THAT(kinds, ElementsAre("actor", "learner", "reward")) << schedule.ToString();
+  }
+  EXPECT_THAT(first, ElementsAre("actor", "learner", "reward"));
+}
 
 TEST(ChaosTest, WhateverHappensTheFinalLoraHasTheUndisturbedRunsBytes) {
   const int first = FromEnvironment("DDPO_CHAOS_FIRST", 1);
   const int schedules = FromEnvironment("DDPO_CHAOS_SCHEDULES", 2);
+  Counts total;
   for (int seed = first; seed < first + schedules; ++seed) {
     SCOPED_TRACE(absl::StrCat("schedule ", seed));
-    Chaos chaos(static_cast<uint64_t>(seed));
+    const ChaosSchedule schedule = DrawChaosSchedule(static_cast<uint64_t>(seed));
+    std::cout << schedule.ToString() << std::endl;
+    Chaos chaos(schedule);
     chaos.Run();
-    std::cout << "schedule " << seed << ": " << chaos.Summary() << std::endl;
+    Counts happened = chaos.Happened();
+    std::cout << "  happened: " << ToString(happened) << std::endl;
     EXPECT_EQ(chaos.cluster().FinalLora(), Undisturbed());
     ExpectSoundMetrics(chaos.cluster(), kEpochs, kSamples);
+    for (const char* kind : kAlways) EXPECT_GT(happened[kind], 0) << kind;
+    for (const auto& [kind, count] : happened) total[kind] += count;
     if (::testing::Test::HasFailure()) return;
   }
+  std::cout << "over " << schedules << " schedules: " << ToString(total) << std::endl;
+  if (schedules < 20) return;
+  for (const char* kind : kOverMany) EXPECT_GT(total[kind], 0) << kind;
 }
 
 }  // namespace

@@ -25,7 +25,8 @@ class CountingServer : public cluster::v1::Coordinator::Service,
     server_ = builder.BuildAndStart();
     address_ = "127.0.0.1:" + std::to_string(port);
   }
-  ~CountingServer() override { server_->Shutdown(); }
+  ~CountingServer() override { Stop(); }
+  void Stop() { server_->Shutdown(); }
 
   grpc::Status Register(grpc::ServerContext*, const cluster::v1::RegisterRequest* request,
                         cluster::v1::RegisterResponse* response) override {
@@ -121,6 +122,15 @@ TEST_F(FaultProxyTest, ACallWhoseResponseIsLostHasReachedTheServer) {
   EXPECT_EQ(Deliver(channel, &status), 0);
   EXPECT_EQ(status.error_code(), grpc::StatusCode::UNAVAILABLE);
   EXPECT_GE(server_.calls, 2);
+  EXPECT_EQ(proxy_->faults(), (std::map<Fault, int64_t>{{Fault::kResponseLost, 2}}));
+}
+
+TEST_F(FaultProxyTest, AResponseThatNeverCameIsNotLost) {
+  const auto channel = Through({.response_lost = 1});
+  server_.Stop();
+  cluster::v1::RegisterResponse response;
+  EXPECT_EQ(Register(channel, &response).error_code(), grpc::StatusCode::UNAVAILABLE);
+  EXPECT_EQ(proxy_->faults(), (std::map<Fault, int64_t>()));
 }
 
 TEST_F(FaultProxyTest, TheSameSeedStrikesTheSameCalls) {

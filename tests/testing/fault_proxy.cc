@@ -36,6 +36,7 @@ class FaultProxy::Call : public grpc::ServerGenericBidiReactor {
   Call(FaultProxy* proxy, grpc::GenericCallbackServerContext* context)
       : proxy_(proxy), method_(context->method()), fault_(proxy->Next(method_)) {
     context_.set_deadline(context->deadline());
+    if (fault_ != Fault::kResponseLost) proxy_->Count(fault_);
     std::thread([this] { Run(); }).detach();
   }
 
@@ -100,6 +101,7 @@ class FaultProxy::Call : public grpc::ServerGenericBidiReactor {
       if (!lost) StartWrite(&message);
       broken = lost || !Take(&written_);
     }
+    if (lost) proxy_->Count(fault_);
     if (broken) context_.TryCancel();
     absl::MutexLock lock(&upstream_mutex_);
     upstream_finished_ = true;
@@ -176,9 +178,12 @@ FaultProxy::~FaultProxy() {
 Fault FaultProxy::Next(const std::string& method) {
   absl::MutexLock lock(&mutex_);
   ++open_calls_;
-  const Fault fault = DecideFault(plan_, method, calls_[method]++);
+  return DecideFault(plan_, method, calls_[method]++);
+}
+
+void FaultProxy::Count(Fault fault) {
+  absl::MutexLock lock(&mutex_);
   ++faults_[fault];
-  return fault;
 }
 
 std::map<Fault, int64_t> FaultProxy::faults() const {

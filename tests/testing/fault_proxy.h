@@ -47,7 +47,7 @@ class FaultProxy {
 
   // Where clients find it.
   const std::string& address() const { return address_; }
-  // Calls that a fault struck, by kind.
+  // Calls that a fault struck, by kind; of lost responses those that the server had sent.
   std::map<Fault, int64_t> faults() const;
 
  private:
@@ -62,8 +62,9 @@ class FaultProxy {
     FaultProxy* const proxy_;
   };
 
-  // Decides and counts.
+  // Decides.
   Fault Next(const std::string& method);
+  void Count(Fault fault);
 
   const FaultPlan plan_;
   Service service_;
