@@ -9,17 +9,19 @@
 
 #include <atomic>
 #include <cstring>
-#include <filesystem>
-#include <iterator>
 #include <map>
 #include <memory>
 #include <set>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
+#include "absl/base/thread_annotations.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
+#include "absl/synchronization/mutex.h"
+#include "absl/time/time.h"
 #include "common/config/config.h"
 #include "learner/collective/single_rank.h"
 #include "learner/ddpo_trainer.h"
@@ -124,7 +126,6 @@ const std::vector<Row>& Rows() {
       {{"training.full_finetuning=true", [](Direct& d) { d.options.full_finetuning = true; }}},
       {{"training.gradient_checkpointing=true",
         [](Direct& d) { d.options.gradient_checkpointing = true; }}},
-      {{"training.parallel_backwards=3", [](Direct& d) { d.options.parallel_backwards = 3; }}},
       {{"training.dtype=bfloat16", [](Direct& d) { d.network.dtype = at::kBFloat16; }}},
       {{"sampling.num_steps=3", [](Direct& d) { d.options.step.objective.num_steps = 3; }}},
       {{"sampling.eta=0.5", [](Direct& d) { d.options.step.objective.eta = 0.5; }}},
@@ -174,23 +175,16 @@ class ConvolutionCounter {
   at::CallbackHandle handle_;
 };
 
-int64_t Threads() {
-  return std::distance(std::filesystem::directory_iterator("/proc/self/task"),
-                       std::filesystem::directory_iterator());
-}
-
 // What a trainer has done after an epoch.
 struct Outcome {
   std::string state;  // weights, optimizer, average
   int64_t optimizer_steps = 0;
   int64_t convolutions = 0;
-  int64_t threads = 0;  // that its construction started
   bool operator==(const Outcome&) const = default;
 };
 void PrintTo(const Outcome& outcome, std::ostream* os) {
   *os << outcome.state.size() << " bytes of state, " << outcome.optimizer_steps
-      << " optimizer steps, " << outcome.convolutions << " convolutions, " << outcome.threads
-      << " threads";
+      << " optimizer steps, " << outcome.convolutions << " convolutions";
 }
 
 // `create` returns a trainer, or an error.
@@ -198,11 +192,9 @@ template <typename Create>
 Outcome Train(int num_steps, const Create& create) {
   const std::vector<TrainingSample> samples = StaleSamples(num_steps);
   Outcome outcome;
-  const int64_t threads = Threads();
   const absl::StatusOr<std::unique_ptr<PolicyTrainer>> trainer = create();
   EXPECT_TRUE(trainer.ok()) << trainer.status();
   if (!trainer.ok()) return outcome;
-  outcome.threads = Threads() - threads;
   const ConvolutionCounter counter;
   const auto metrics = (*trainer)->TrainEpoch(samples, Advantages(), /*epoch=*/1);
   EXPECT_TRUE(metrics.ok()) << metrics.status();
@@ -262,8 +254,9 @@ TEST(PolicyTrainerFactoryTest, NoOptionOfTheTrainersIsLeftOut) {
     const std::string yaml = row.option.yaml;
     missing.erase(yaml.substr(0, yaml.find('=')));
   }
-  // The device, in a test of its own below.
+  // In tests of their own below.
   missing.erase("training.device");
+  missing.erase("training.parallel_backwards");
   // Others': of the actors and the coordinator …
   for (const char* name :
        {"sampling.batch_size", "sampling.samples_per_epoch", "sampling.merge_lora",
@@ -294,6 +287,54 @@ TEST(PolicyTrainerFactoryTest, EachObjectiveHasItsOwnNumberOfInnerEpochs) {
   EXPECT_EQ(passes("ddpo_sf"), 1);
   EXPECT_EQ(passes("rwr"), 5);
   EXPECT_EQ(passes("rwr_sparse"), 50);
+}
+
+// Where as many threads as are expected wait for each other, the first time that each computes a
+// convolution.
+class Meeting {
+ public:
+  explicit Meeting(int expected) : expected_(expected) {
+    current_ = this;
+    handle_ = at::addGlobalCallback(at::RecordFunctionCallback(
+        [](const at::RecordFunction& function) -> std::unique_ptr<at::ObserverContext> {
+          if (std::strcmp(function.name(), "aten::convolution") == 0) current_->Come();
+          return nullptr;
+        }));
+  }
+  ~Meeting() { at::removeCallback(handle_); }
+
+  bool all_came() {
+    absl::MutexLock lock(&mutex_);
+    return AllCame();
+  }
+
+ private:
+  void Come() {
+    absl::MutexLock lock(&mutex_);
+    if (!came_.insert(std::this_thread::get_id()).second) return;
+    // Long for a slow machine; where a thread is missing the test fails.
+    mutex_.AwaitWithTimeout(absl::Condition(this, &Meeting::AllCame), absl::Minutes(1));
+  }
+  bool AllCame() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) {
+    return came_.size() == static_cast<size_t>(expected_);
+  }
+
+  static Meeting* current_;
+  const int expected_;
+  at::CallbackHandle handle_;
+  absl::Mutex mutex_;
+  std::set<std::thread::id> came_ ABSL_GUARDED_BY(mutex_);
+};
+Meeting* Meeting::current_ = nullptr;
+
+TEST(PolicyTrainerFactoryTest, ParallelBackwardsRunSideBySide) {
+  SingleRank alone(/*generation=*/1);
+  const std::vector<TrainingSample> samples = StaleSamples(4);
+  const auto config = ParseConfig(BaseYaml(), "test", {"training.parallel_backwards=3"});
+  const auto trainer = CreatePolicyTrainer(config.value(), &alone);
+  Meeting meeting(3);
+  EXPECT_TRUE((*trainer)->TrainEpoch(samples, Advantages(), /*epoch=*/1).ok());
+  EXPECT_TRUE(meeting.all_came());
 }
 
 // Rank 1 of two, whose other rank has gradients of zero.
