@@ -33,10 +33,7 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
     ${LibTorch_INCLUDE_DIR} ${LibTorch_INCLUDE_DIR}/torch/csrc/api/include)
   target_link_options(LibTorch::LibTorch INTERFACE -Wl,--allow-shlib-undefined
     -Wl,-rpath,${LibTorch_ROOT}/lib)
-  # libtorch_cpu.so exports the symbols of a Gloo of its own, newer than libgloo and of other class
-  # layouts. So libgloo stands before it on every link line; the other way round a program that
-  # uses Gloo crashes.
-  set(libraries ${Gloo_LIBRARY} ${LibTorch_CPU_LIBRARY} ${LibTorch_C10_LIBRARY})
+  set(libraries ${LibTorch_CPU_LIBRARY} ${LibTorch_C10_LIBRARY})
   # --no-as-needed: torch_cuda registers its kernels from static initialisers.
   if(DDPO_CUDA)
     find_package(CUDAToolkit REQUIRED)
@@ -46,7 +43,10 @@ if(LibTorch_FOUND AND NOT TARGET LibTorch::LibTorch)
          -Wl,--as-needed)
     list(APPEND libraries CUDA::cudart)
   endif()
-  target_link_libraries(LibTorch::LibTorch INTERFACE ${libraries} Threads::Threads)
+  # libtorch_cpu.so and libtorch_cuda.so export the symbols of a Gloo of their own, newer than
+  # libgloo and of other class layouts. So libgloo stands before them on every link line; the other
+  # way round a program that uses Gloo crashes or hangs.
+  target_link_libraries(LibTorch::LibTorch INTERFACE ${Gloo_LIBRARY} ${libraries} Threads::Threads)
 
   # One precompiled header for every file that uses LibTorch. Narrow on purpose: ATen and autograd,
   # not torch/torch.h.
