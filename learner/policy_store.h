@@ -14,7 +14,7 @@ namespace ddpo {
 
 struct PublishedPolicy {
   int64_t version = 0;
-  std::string bytes;   // a safetensors file with PEFT's keys
+  std::string bytes;   // as PolicyTrainer::SerializePolicy gives it
   std::string sha256;  // of the bytes, hexadecimal
 };
 

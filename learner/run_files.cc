@@ -14,9 +14,7 @@ absl::Status RunFiles::Prepare() {
   for (const std::string& folder : {policies_dir(), checkpoints_dir()}) {
     DDPO_RETURN_IF_ERROR(file_system_->CreateDirectories(folder));
   }
-  // What is durable in a folder is lost with a folder that is not.
-  DDPO_RETURN_IF_ERROR(file_system_->SyncDirectory(run_dir_));
-  return file_system_->SyncDirectory(DirName(run_dir_));
+  return absl::OkStatus();
 }
 
 absl::StatusOr<uint64_t> RunFiles::NextGeneration() {

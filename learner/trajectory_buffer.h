@@ -41,8 +41,8 @@ class TrajectoryBuffer {
   };
   // Takes a sample over or says why not. Once an answer is TAKEN the actor may forget the sample.
   //   DUPLICATE  it is held already, or its epoch has been trained
-  //   REFUSED    the task is unknown, numbers or shapes are wrong, or its reward is another
-  //   scorer's
+  //   REFUSED    the task is unknown, numbers or shapes are wrong, or its reward is of another
+  //              scorer
   Answer Offer(const cluster::v1::TrajectorySample& sample, uint64_t generation);
 
   // From now on rewards of another scorer are refused, as they are not comparable. Otherwise the

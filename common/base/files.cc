@@ -79,8 +79,20 @@ class RealFileSystem : public FileSystem {
 
   absl::Status CreateDirectories(const std::string& path) override {
     std::error_code error;
+    std::vector<fs::path> made;
+    for (fs::path folder = fs::absolute(path, error); !error && !fs::exists(folder, error);
+         folder = folder.parent_path()) {
+      made.push_back(folder);
+    }
+    error.clear();
     fs::create_directories(path, error);
-    return ToStatus(error, "cannot create the folder", path);
+    DDPO_RETURN_IF_ERROR(ToStatus(error, "cannot create the folder", path));
+    for (const fs::path& folder : made) {
+      const absl::Status synced = SyncDirectory(folder.parent_path().string());
+      // One that may be written but not read cannot be synced.
+      if (!synced.ok() && !absl::IsPermissionDenied(synced)) return synced;
+    }
+    return absl::OkStatus();
   }
 
   absl::Status RemoveAll(const std::string& path) override {

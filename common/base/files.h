@@ -26,7 +26,7 @@ class FileSystem {
   virtual absl::Status Rename(const std::string& from, const std::string& to) = 0;
   // Makes creations, renames and removals in the folder durable.
   virtual absl::Status SyncDirectory(const std::string& path) = 0;
-  // With parents; fine if it is there already.
+  // With parents, durably; fine if it is there already.
   virtual absl::Status CreateDirectories(const std::string& path) = 0;
   // A file or a whole folder; fine if it is not there.
   virtual absl::Status RemoveAll(const std::string& path) = 0;

@@ -129,7 +129,7 @@ class GlooCollective : public Collective {
 
  private:
   // Ends the call that is waiting, and all to come. Closing the connections does not wake it, but
-  // any wait that times out fails the others of its context.
+  // a wait that times out fails the sends and receives of its context that are pending.
   void EndCalls() {
     char nothing = 0;
     try {

@@ -71,9 +71,14 @@ absl::Status StoreGather::LostLocked() const {
   return store_state_;
 }
 
+void StoreGather::WakeIfLost() {
+  if (wake_ != nullptr && !LostLocked().ok()) std::exchange(wake_, nullptr)();
+}
+
 StoreGather::Watch::Watch(StoreGather* gather, std::function<void()> wake) : gather_(gather) {
   absl::MutexLock lock(&gather_->mutex_);
   gather_->wake_ = std::move(wake);
+  gather_->WakeIfLost();
 }
 
 StoreGather::Watch::~Watch() {
@@ -92,14 +97,11 @@ absl::Status StoreGather::LookAt(int rank) {
   if (came) {
     DDPO_ASSIGN_OR_RETURN(heartbeat, store_->Get(Key("alive", rank), timeout_));
   }
-  const absl::Time now = absl::Now();
   absl::MutexLock lock(&mutex_);
   Peer& peer = peers_[rank];
-  if (heartbeat != peer.heartbeat) {
-    peer.heartbeat = std::move(heartbeat);
-    peer.last_beat = now;
-  }
-  if (gone.empty() && now - peer.last_beat > silence_) {
+  peer.silent_looks = heartbeat == peer.heartbeat ? peer.silent_looks + 1 : 0;
+  peer.heartbeat = std::move(heartbeat);
+  if (gone.empty() && came && peer.silent_looks * kHeartbeat > silence_) {
     gone = absl::StrCat("it has been silent for ", absl::FormatDuration(silence_));
   }
   peer.gone = std::move(gone);
@@ -120,7 +122,7 @@ void StoreGather::Beat() {
     const auto stopped = [this]() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_) { return !beating_; };
     absl::MutexLock lock(&mutex_);
     store_state_ = state;
-    if (wake_ != nullptr && !LostLocked().ok()) std::exchange(wake_, nullptr)();
+    WakeIfLost();
     // Without the store there is nothing more to see.
     if (!state.ok() || mutex_.AwaitWithTimeout(absl::Condition(&stopped), kHeartbeat)) return;
   }

@@ -52,7 +52,8 @@ class StoreGather {
   // store. Any thread.
   absl::Status Lost() const;
 
-  // Calls `wake` once, from another thread, when Lost has something to say before the object goes.
+  // Calls `wake` once when Lost has something to say before the object goes: from another thread,
+  // or at once where it has already.
   class Watch {
    public:
     Watch(StoreGather* gather, std::function<void()> wake);
@@ -76,7 +77,8 @@ class StoreGather {
   // What the last look at another rank found. One that never came has no heartbeat.
   struct Peer {
     std::string heartbeat;
-    absl::Time last_beat = absl::InfiniteFuture();
+    // Since the heart last beat. Time in which this process itself was stopped does not count.
+    int silent_looks = 0;
     std::string gone;  // why; empty as long as it is there
   };
 
@@ -97,6 +99,7 @@ class StoreGather {
                                       const std::function<absl::Status()>& hope,
                                       absl::Time deadline);
   absl::Status LostLocked() const ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
+  void WakeIfLost() ABSL_EXCLUSIVE_LOCKS_REQUIRED(mutex_);
   void Beat();
   // Tells the others that this rank is alive and looks at them. An error is the store's.
   absl::Status BeatOnce(int64_t beat);

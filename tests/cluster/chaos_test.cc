@@ -78,11 +78,11 @@ int FromEnvironment(const char* name, int otherwise) {
 using Counts = std::map<std::string, int64_t>;
 
 // Every schedule has these.
-const char* const kAlways[] = {"actors killed", "learner ranks killed", "reward servers killed",
-                               "responses lost"};
+const char* const kAlways[] = {"actors killed", "learner ranks killed", "reward servers killed"};
 // These need luck.
 const char* const kOverMany[] = {"actors dead at a place", "learner ranks dead at a place",
-                                 "calls failed", "calls delayed", "checkpoints torn"};
+                                 "responses lost",         "calls failed",
+                                 "calls delayed",          "checkpoints torn"};
 
 std::string ToString(const Counts& counts) {
   return absl::StrJoin(counts, ", ", [](std::string* out, const auto& entry) {

@@ -26,6 +26,7 @@ using ::ddpo::testing::MakeTrainer;
 using ::ddpo::testing::RunRanks;
 using ::ddpo::testing::Sample;
 using ::ddpo::testing::SmallTrainer;
+using ::ddpo::testing::Together;
 using ::ddpo::testing::UpdateDifference;
 
 // With AdamW's usual 1e-8 an element whose gradient is next to zero takes a whole step along the
@@ -78,19 +79,19 @@ TEST_P(RankTrainingTest, RanksMakeTheUpdateOfOneRankAndRepeatItToTheBit) {
   std::vector<std::string> policies(2 * size);
   std::vector<UpdateMetrics> metrics(2 * size);
   for (int repetition = 0; repetition < 2; ++repetition) {
-    RunRanks(size, {}, [&](Collective& collective) {
-      DdpoTrainerOptions of_rank = options;
-      of_rank.gradient_accumulation = 4 / size;
-      of_rank.rank = collective.rank();
-      of_rank.rank_mean = RankMean(&collective);
-      const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(of_rank);
-      const auto update = trainer->TrainEpoch(Share(samples, collective.rank(), size),
-                                              Share(weights, collective.rank(), size), 3);
-      ASSERT_TRUE(update.ok()) << update.status();
-      const int index = repetition * size + collective.rank();
-      metrics[index] = *update;
-      policies[index] = trainer->SerializePolicy().value();
-    });
+    RunRanks(size, {}, Together([&](Collective& collective) {
+               DdpoTrainerOptions of_rank = options;
+               of_rank.gradient_accumulation = 4 / size;
+               of_rank.rank = collective.rank();
+               of_rank.rank_mean = RankMean(&collective);
+               const std::unique_ptr<PolicyTrainer> trainer = MakeTrainer(of_rank);
+               const auto update = trainer->TrainEpoch(Share(samples, collective.rank(), size),
+                                                       Share(weights, collective.rank(), size), 3);
+               ASSERT_TRUE(update.ok()) << update.status();
+               const int index = repetition * size + collective.rank();
+               metrics[index] = *update;
+               policies[index] = trainer->SerializePolicy().value();
+             }));
   }
   double loss = 0;
   for (int index = 0; index < 2 * size; ++index) {
@@ -135,11 +136,11 @@ TEST(RankPassTest, APassOfTwoRanksIsOneRanksPassOverTheirInterleavedSamples) {
   // Tasks 0, 1, 2, 3 in turn go to ranks 0, 1, 0, 1, and a step takes a task of each.
   const std::string one = pass(samples, Advantages(), kRanks, nullptr);
   std::vector<std::string> policies(kRanks);
-  RunRanks(kRanks, {}, [&](Collective& collective) {
-    policies[collective.rank()] =
-        pass(Share(samples, collective.rank(), kRanks),
-             Share(Advantages(), collective.rank(), kRanks), 1, &collective);
-  });
+  RunRanks(kRanks, {}, Together([&](Collective& collective) {
+             policies[collective.rank()] =
+                 pass(Share(samples, collective.rank(), kRanks),
+                      Share(Advantages(), collective.rank(), kRanks), 1, &collective);
+           }));
   EXPECT_EQ(policies[0], policies[1]);
   EXPECT_LE(UpdateDifference(sampler->SerializePolicy().value(), one, policies[0]), 1e-4);
 }
@@ -149,16 +150,17 @@ TEST(RankPassTest, AGradientThatIsNotFiniteOnOneRankFailsAllForTheSameReason) {
   std::vector<TrainingSample> samples = Sample(*sampler, 2);
   samples[2].latents[0] = std::numeric_limits<float>::quiet_NaN();  // task 1: rank 1's
   std::vector<absl::Status> statuses(2);
-  RunRanks(2, {}, [&](Collective& collective) {
-    DdpoTrainerOptions options = SmallTrainer();
-    options.rank = collective.rank();
-    options.rank_mean = RankMean(&collective);
-    statuses[collective.rank()] = MakeTrainer(options)
-                                      ->TrainEpoch(Share(samples, collective.rank(), 2),
-                                                   Share(Advantages(), collective.rank(), 2), 0)
-                                      .status();
-    EXPECT_FALSE(collective.failed());
-  });
+  RunRanks(2, {}, Together([&](Collective& collective) {
+             DdpoTrainerOptions options = SmallTrainer();
+             options.rank = collective.rank();
+             options.rank_mean = RankMean(&collective);
+             statuses[collective.rank()] =
+                 MakeTrainer(options)
+                     ->TrainEpoch(Share(samples, collective.rank(), 2),
+                                  Share(Advantages(), collective.rank(), 2), 0)
+                     .status();
+             EXPECT_FALSE(collective.failed());
+           }));
   for (const absl::Status& status : statuses) {
     EXPECT_EQ(status.code(), absl::StatusCode::kOutOfRange) << status;
   }

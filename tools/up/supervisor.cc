@@ -137,6 +137,7 @@ absl::Status Supervisor::TendGroups(absl::Time now) {
     }
     if (first_death == absl::InfiniteFuture()) continue;
     if (running && now < first_death + options_.group_patience) continue;
+    std::optional<absl::Time> start;
     for (Child* child : members) {
       child->process.reset();  // kills what still runs
       child->addresses_known = false;
@@ -145,7 +146,7 @@ absl::Status Supervisor::TendGroups(absl::Time now) {
       child->ended = child->stopped = false;
       DDPO_RETURN_IF_ERROR(ScheduleStart(*child, now, absl::StrCat("the group ", name, " ended")));
       // Together, whichever of them has died how often.
-      child->next_start = members.front()->next_start;
+      child->next_start = *(start = start.value_or(child->next_start));
     }
     table_changed_ = true;
   }

@@ -5,7 +5,6 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include <chrono>
 #include <csignal>
 #include <functional>
 #include <thread>
@@ -61,13 +60,13 @@ TEST(KillPointTest, StopsTheProcessUntilItIsToldToGoOn) {
 TEST(KillPointTest, HangsTheThreadThatComesByAndNoOther) {
   constexpr int kByTheOther = 7;
   const int status = Await(StartChild("DDPO_HANG_AT", "there:1", [] {
-    std::thread([] {
-      // Long enough for a thread that does not hang to end the process first.
-      std::this_thread::sleep_for(std::chrono::milliseconds(300));
+    // Whichever comes first hangs.
+    const auto come = [] {
       KillPoint("there");
       _exit(kByTheOther);
-    }).detach();
-    PassHereTwiceAndThereOnce();
+    };
+    std::thread(come).detach();
+    come();
   }));
   EXPECT_TRUE(WIFEXITED(status));
   EXPECT_EQ(WEXITSTATUS(status), kByTheOther);

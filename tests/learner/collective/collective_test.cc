@@ -27,6 +27,7 @@ namespace {
 
 using ::ddpo::testing::RankOptions;
 using ::ddpo::testing::RunRanks;
+using ::ddpo::testing::Together;
 using ::testing::AllOf;
 using ::testing::ElementsAre;
 using ::testing::HasSubstr;
@@ -46,21 +47,21 @@ std::vector<float> Awkward(int rank, int elements) {
 
 // Fails by a crash when libgloo stands behind libtorch_cpu on this program's link line.
 TEST(CollectiveTest, AddsTheBuffersOfAllRanks) {
-  RunRanks(4, {}, [](Collective& collective) {
-    std::vector<float> values(10007, static_cast<float>(collective.rank() + 1));
-    ASSERT_TRUE(collective.AllReduceSum({values.data(), values.size()}).ok());
-    for (float value : values) ASSERT_EQ(value, 10.0f);
-  });
+  RunRanks(4, {}, Together([](Collective& collective) {
+             std::vector<float> values(10007, static_cast<float>(collective.rank() + 1));
+             ASSERT_TRUE(collective.AllReduceSum({values.data(), values.size()}).ok());
+             for (float value : values) ASSERT_EQ(value, 10.0f);
+           }));
 }
 
 TEST(CollectiveTest, GivesEveryRankTheSameBitsEachTime) {
   std::vector<std::vector<float>> results(8);
   for (int repetition = 0; repetition < 2; ++repetition) {
-    RunRanks(4, {}, [&](Collective& collective) {
-      std::vector<float> values = Awkward(collective.rank(), 3001);
-      ASSERT_TRUE(collective.AllReduceSum({values.data(), values.size()}).ok());
-      results[repetition * 4 + collective.rank()] = values;
-    });
+    RunRanks(4, {}, Together([&](Collective& collective) {
+               std::vector<float> values = Awkward(collective.rank(), 3001);
+               ASSERT_TRUE(collective.AllReduceSum({values.data(), values.size()}).ok());
+               results[repetition * 4 + collective.rank()] = values;
+             }));
   }
   for (const std::vector<float>& result : results) EXPECT_EQ(result, results[0]);
 }
@@ -283,6 +284,14 @@ TEST_F(WatchedRankTest, ARankWhoseHeartStopsEndsWaitsOfAllKinds) {
   woken.WaitForNotification();
   EXPECT_EQ(gather_.Await("no such key", absl::InfiniteFuture()).status(),
             absl::UnavailableError("rank 1 of 2 is gone: it has been silent for 1s"));
+}
+
+TEST_F(WatchedRankTest, ALossBeforeTheWatchWakesItAtOnce) {
+  ASSERT_TRUE(store_->Set("group/gone/1", "the disk is full").ok());
+  while (gather_.Lost().ok()) absl::SleepFor(absl::Milliseconds(1));
+  bool woken = false;
+  const StoreGather::Watch watch(&gather_, [&] { woken = true; });
+  EXPECT_TRUE(woken);
 }
 
 TEST_F(WatchedRankTest, ARankThatLeftInGoodOrderIsNoLoss) {

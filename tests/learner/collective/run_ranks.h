@@ -44,4 +44,14 @@ void RunRanks(int size, const CollectiveOptions& common, Body body) {
   for (std::thread& rank : ranks) rank.join();
 }
 
+// A body whose ranks wait for each other before they end: one that ends while another is still in
+// its last call breaks that call.
+template <typename Body>
+auto Together(Body body) {
+  return [body = std::move(body)](Collective& collective) {
+    body(collective);
+    EXPECT_TRUE(collective.AllGather("done").ok());
+  };
+}
+
 }  // namespace ddpo::testing
