@@ -50,7 +50,7 @@ struct CheckpointRetention {
 // One is written under a temporary name, synced file by file, renamed and the folder synced: it is
 // there whole or not at all. One of the same name is moved to DIR/.old-epoch_NNNNN until then, and
 // is read there if the new one did not come to be. Whatever is damaged is noticed by its hash and
-// passed over. DIR's own entry in its folder is the caller's to sync.
+// passed over.
 class CheckpointStore {
  public:
   CheckpointStore(std::string dir, const CheckpointRetention& retention,

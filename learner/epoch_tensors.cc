@@ -65,8 +65,9 @@ PolicyBatch EpochTensors::Take(const at::Tensor& rows, const at::Tensor& timeste
   PolicyBatch batch;
   batch.cond = cond.index_select(0, index);
   batch.uncond = uncond;
-  for (int64_t i = 0; i < rows.size(0); ++i)
+  for (int64_t i = 0; i < rows.size(0); ++i) {
     batch.latents.push_back(latents[rows[i].item<int64_t>()]);
+  }
   batch.log_probs = log_probs.index_select(0, index);
   if (start_log_probs.defined()) {
     batch.start_log_probs = start_log_probs.index_select(0, index);

@@ -14,6 +14,7 @@
 #include "ddpo/cluster/v1/cluster.grpc.pb.h"
 #include "tests/cluster/process_cluster.h"
 #include "tests/testing/fault_proxy.h"
+#include "tools/up/child_names.h"
 
 namespace ddpo::testing {
 
@@ -54,8 +55,6 @@ struct ChaosSchedule {
 
   std::string ToString() const;
 };
-
-inline std::string ActorName(int i) { return absl::StrCat("actor-", i); }
 
 namespace internal {
 

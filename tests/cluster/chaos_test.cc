@@ -26,11 +26,11 @@
 #include "tests/cluster/process_cluster.h"
 #include "tests/cluster/sound_metrics.h"
 #include "tests/testing/fault_proxy.h"
+#include "tools/up/child_names.h"
 
 namespace ddpo {
 namespace {
 
-using testing::ActorName;
 using testing::ChaosSchedule;
 using testing::DrawChaosSchedule;
 using ::testing::ElementsAre;

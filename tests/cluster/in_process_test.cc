@@ -367,16 +367,20 @@ TEST(InProcessClusterTest, SendsPoliciesInChunksAndChecksTheDigestOfAcks) {
   EXPECT_EQ(learner->Status().actors(0).policy_version(), 0);
 }
 
+// Rewards that never come.
+RewardFunction FailsWith(const absl::Status& error) {
+  return [error](absl::Span<const Image>, absl::Span<const std::string>,
+                 const std::function<bool()>&) -> absl::StatusOr<std::vector<RewardResult>> {
+    return error;
+  };
+}
+
 TEST(InProcessClusterTest, ATaskThatFailsTooOftenFailsTheRunWithTheReason) {
   const TempDir dir;
   InProcessLearner learner(SmallRun({"cluster.max_task_attempts=3"}), dir.path());
   learner.Start();
-  InProcessActor actor(
-      learner->address(), "actor-0",
-      [](absl::Span<const Image>, absl::Span<const std::string>,
-         const std::function<bool()>&) -> absl::StatusOr<std::vector<RewardResult>> {
-        return absl::NotFoundError("no scorer of that name");
-      });
+  InProcessActor actor(learner->address(), "actor-0",
+                       FailsWith(absl::NotFoundError("no scorer of that name")));
   const absl::Status status = learner.Join();
   EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
   EXPECT_THAT(std::string(status.message()), HasSubstr("no scorer of that name"));
@@ -479,12 +483,8 @@ TEST(InProcessClusterTest, ATaskThatIsAlwaysCancelledFailsTheRun) {
   const TempDir dir;
   InProcessLearner learner(SmallRun({"cluster.max_task_attempts=3"}), dir.path());
   learner.Start();
-  InProcessActor actor(
-      learner->address(), "actor-0",
-      [](absl::Span<const Image>, absl::Span<const std::string>,
-         const std::function<bool()>&) -> absl::StatusOr<std::vector<RewardResult>> {
-        return absl::CancelledError("the reward server is closing");
-      });
+  InProcessActor actor(learner->address(), "actor-0",
+                       FailsWith(absl::CancelledError("the reward server is closing")));
   const absl::Status status = learner.Join();
   EXPECT_FALSE(status.ok() || absl::IsCancelled(status)) << status;
   EXPECT_THAT(std::string(status.message()), HasSubstr("the reward server is closing"));
